@@ -1,0 +1,1 @@
+"""What runs inside the container. Imports nothing of `launcher`."""

@@ -1,0 +1,76 @@
+"""The launcher's errors: one root, a subclass for each decision a caller makes, an exit code for each."""
+
+from enum import IntEnum
+
+
+class Exit(IntEnum):
+    """Exit codes of the command line."""
+
+    DONE = 0
+    USAGE = 2
+    DATASET = 3
+    BUDGET = 4
+    TRAINING = 5
+    INFRASTRUCTURE = 6
+    INCOMPLETE = 7
+    LEAKED = 8
+    CANCELLED = 9
+
+
+class RetrainError(Exception):
+    """A failure that a person can act on.
+
+    `str()` is one sentence that says what happened; `next_step` says what to do. Neither holds a secret.
+    """
+
+    exit_code: Exit = Exit.INFRASTRUCTURE
+
+    def __init__(self, message: str, *, next_step: str = "") -> None:
+        super().__init__(message)
+        self.next_step = next_step
+
+
+class UsageError(RetrainError):
+    """Wrong command line or configuration."""
+
+    exit_code = Exit.USAGE
+
+
+class DatasetError(RetrainError):
+    """The data set cannot be trained as it is."""
+
+    exit_code = Exit.DATASET
+
+
+class BudgetError(RetrainError):
+    """The plan does not fit under the cap; nothing was spent."""
+
+    exit_code = Exit.BUDGET
+
+
+class StorageError(RetrainError):
+    """The object store failed or refused."""
+
+
+class ObjectMissing(StorageError):
+    """No object has this key."""
+
+
+class PreconditionFailed(StorageError):
+    """A conditional write lost: somebody else wrote first."""
+
+
+class PodError(RetrainError):
+    """The pod provider failed or refused."""
+
+
+class CapacityError(PodError):
+    """The provider has no such machine now; the next offer may do."""
+
+
+class AmbiguousCreate(PodError):
+    """Nobody knows whether a pod was created: look for its name before trying again."""
+
+
+class LeaseHeld(RetrainError):
+    """Another launcher works on this run now."""
