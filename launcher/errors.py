@@ -74,3 +74,11 @@ class AmbiguousCreate(PodError):
 
 class LeaseHeld(RetrainError):
     """Another launcher works on this run now."""
+
+
+class IntegrityError(StorageError):
+    """What came from the store is not what its receipt vouches for."""
+
+
+class LocalDiskError(RetrainError):
+    """This machine's disk is full or a folder cannot be written."""

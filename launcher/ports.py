@@ -71,7 +71,8 @@ class Pods(Protocol):
     def create(self, spec: PodSpec) -> Pod:
         """Rent a pod and return at once.
 
-        Raises CapacityError when this offer is not to be had, AmbiguousCreate when the pod may exist all the same.
+        Raises CapacityError when this offer is not to be had, AmbiguousCreate when the pod may exist
+        all the same.
         """
         ...
 
@@ -115,7 +116,10 @@ class Store(Protocol):
         ...
 
     def put(self, key: str, data: bytes, *, if_match: str | None = None, if_absent: bool = False) -> str:
-        """Write a small object and return its ETag. Raises PreconditionFailed when the condition does not hold."""
+        """Write a small object and return its ETag.
+
+        Raises PreconditionFailed when the condition does not hold.
+        """
         ...
 
     def delete(self, key: str) -> None:

@@ -1,6 +1,6 @@
 """Where everything lies in the bucket. The only place that spells a key.
 
-A run owns `runs/<run_id>/`. Its pod writes below `attempts/<n>/` alone, to keys listed here in
+A run owns `runs/<run_id>/`; the launchers' record of it is `records/<run_id>.json`. Its pod writes below `attempts/<n>/` alone, to keys listed here in
 advance, so that one presigned PUT for each is enough.
 """
 
@@ -15,6 +15,8 @@ START_EPOCH = 0
 """The number under which samples and scores of the untrained start are kept."""
 
 RUNS_PREFIX = "runs/"
+RECORDS_PREFIX = "records/"
+"""Apart from the runs' own files, so that one listing shows every run."""
 NAMES_PREFIX = "names/"
 
 
@@ -25,7 +27,7 @@ def run_prefix(run_id: str) -> str:
 
 def record_key(run_id: str) -> str:
     """The launcher's own record of a run; pods cannot see it."""
-    return f"{run_prefix(run_id)}record.json"
+    return f"{RECORDS_PREFIX}{run_id}.json"
 
 
 def input_key(run_id: str, name: str) -> str:

@@ -26,6 +26,7 @@ class Reason(StrEnum):
     # Said by the launcher.
     BOOT_TIMEOUT = "boot_timeout"
     CANCELLED = "cancelled"
+    CAP_REACHED = "cap_reached"
     CREATE_REFUSED = "create_refused"
     NO_OFFER = "no_offer"
     POD_GONE = "pod_gone"
@@ -48,6 +49,7 @@ _FINAL = frozenset(
         Reason.NAN_LOSS,
         Reason.OUT_OF_MEMORY,
         Reason.CANCELLED,
+        Reason.CAP_REACHED,
         Reason.STOP_AT,
         Reason.HARD_DEADLINE,
     }
