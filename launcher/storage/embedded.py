@@ -1,0 +1,276 @@
+"""The S3 server of whoever has no bucket: one SeaweedFS for each workspace, on loopback.
+
+It outlives the launcher that started it, keeps its keys and ports over restarts (presigned URLs of running
+pods carry host and port), and is started by one launcher at a time. Knows weed, boto3 and this machine.
+"""
+
+import json
+import os
+import secrets
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+import psutil
+from botocore.exceptions import BotoCoreError, ClientError
+from filelock import FileLock, Timeout
+
+from launcher.errors import LocalDiskError, StorageError
+from launcher.machine import ProcessIdentity
+from launcher.storage import weed
+from launcher.storage.s3_config import S3Config
+from launcher.storage.s3_errors import code_of
+from launcher.storage.weed import HOST, Ports
+
+BUCKET = "retrain"
+START_SECONDS = 30.0
+STOP_SECONDS = 40.0
+"""weed takes 2 to 30 s to end after SIGTERM."""
+LOCK_SECONDS = START_SECONDS + STOP_SECONDS
+POLL_SECONDS = 0.1
+ANSWER_SECONDS = 5.0
+"""For one request while it starts."""
+FREE_BYTES_MIN = 64 << 20
+"""Above what weed keeps free."""
+OUTPUT_BYTES_MAX = 8 << 20
+LOGS_KEPT = 4
+TAIL_LINES = 15
+TAIL_BYTES = 16 << 10
+
+
+@dataclass(frozen=True)
+class _State:
+    """server.json: all that has to outlive the launcher."""
+
+    access_key: str
+    secret_key: str = field(repr=False)
+    ports: Ports
+    process: ProcessIdentity | None = None
+    ready: bool = False
+    """Whether this process has answered a signed request and has its bucket."""
+
+    @classmethod
+    def fresh(cls) -> "_State":
+        return cls(
+            access_key=secrets.token_hex(10), secret_key=secrets.token_urlsafe(30), ports=Ports.choose()
+        )
+
+    @classmethod
+    def read(cls, path: Path) -> "_State | None":
+        """Return what was written, None where there is nothing yet. Raises StorageError."""
+        try:
+            fields = json.loads(path.read_bytes())
+            process = fields["process"]
+            return cls(
+                access_key=str(fields["access_key"]),
+                secret_key=str(fields["secret_key"]),
+                ports=Ports(**fields["ports"]),
+                process=ProcessIdentity.from_json(process) if process else None,
+                ready=bool(fields["ready"]),
+            )
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError) as exc:
+            # New keys would cut off pods that hold links signed with the old ones: a person decides.
+            raise StorageError(
+                f"{path} cannot be read.",
+                next_step=f"With no run open, delete {path}; the data beside it stays.",
+            ) from exc
+
+    def write(self, path: Path) -> None:
+        """Replace server.json, readable by its owner alone."""
+        temporary = path.with_suffix(".json.tmp")
+        temporary.unlink(missing_ok=True)
+        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            json.dump(asdict(self), file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+
+
+class EmbeddedServer:
+    """The S3 server of one workspace, in `folder` (`.retrain/store`); `say` gets what people should know."""
+
+    def __init__(self, folder: Path, *, say: Callable[[str], None] = lambda _: None) -> None:
+        self.folder = folder.absolute()
+        self._say = say
+        self._data = self.folder / "data"
+        self._logs = self.folder / "logs"
+        self._output = self._logs / "output.txt"
+        """What weed says outside its log: its banner, and why it ended."""
+        self._file = self.folder / "server.json"
+
+    def connect(self) -> S3Config:
+        """Return how to reach the server, which is started when it does not run.
+
+        Raises StorageError with the last lines of its log, or LocalDiskError.
+        """
+        state = _State.read(self._file)
+        self._trim_output()
+        if state is None or not state.ready or not _is_alive(state):
+            with self._locked():
+                state = self._started()
+        return _config(state)
+
+    def is_running(self) -> bool:
+        """Tell whether the server's process lives."""
+        state = _State.read(self._file)
+        return (state is not None and _is_alive(state)) or bool(weed.running(self._data))
+
+    def stop(self) -> None:
+        """End the server and wait for it; nothing to do when it does not run. Data, keys and ports stay."""
+        with self._locked():
+            state = _State.read(self._file)
+            for pid in weed.running(self._data):
+                _end(pid)
+            if state is not None:
+                replace(state, process=None, ready=False).write(self._file)
+
+    def _started(self) -> _State:
+        state = _State.read(self._file) or _State.fresh()
+        pids = weed.running(self._data)
+        if not pids:
+            state = self._launch(state)
+        elif state.process is None or state.process.pid not in pids:
+            # Its launcher died between starting it and writing it down.
+            state = replace(state, process=ProcessIdentity.of(pids[0]), ready=False)
+        if not state.ready:
+            self._wait(state)
+            state = replace(state, ready=True)
+        state.write(self._file)
+        return state
+
+    def _launch(self, state: _State) -> _State:
+        self._check_disk()
+        binary = weed.binary()
+        taken = state.ports.taken()
+        if taken:
+            ports = state.ports.without(taken)
+            if state.ports.s3 != ports.s3:
+                self._say(
+                    f"Port {state.ports.s3} of the local store is taken by another program; it moves to port "
+                    f"{ports.s3}. Pods that are still running cannot reach it there."
+                )
+            state = replace(state, ports=ports)
+        state = replace(state, process=None, ready=False)
+        # Keys and ports first: whoever finds the process without a record of it can still use it.
+        state.write(self._file)
+        self._data.mkdir(mode=0o700, exist_ok=True)
+        self._logs.mkdir(mode=0o700, exist_ok=True)
+        self._drop_old_logs()
+        if self._output.exists():
+            self._output.replace(self._output.with_name("output.old.txt"))
+        with self._output.open("ab") as output:
+            child = subprocess.Popen(
+                weed.arguments(binary, self._data, self._logs, state.ports),
+                stdin=subprocess.DEVNULL,
+                # A file, not a pipe: nobody is left to drain one when the launcher is gone.
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                cwd=self.folder,
+                env=weed.environment(self.folder, access_key=state.access_key, secret_key=state.secret_key),
+                start_new_session=True,
+            )
+        state = replace(state, process=ProcessIdentity.of(child.pid))
+        state.write(self._file)
+        return state
+
+    def _wait(self, state: _State) -> None:
+        """Wait until the server answers a signed request and has its bucket."""
+        client = _config(state).client(attempts=1, read_seconds=ANSWER_SECONDS)
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline:
+            if not _is_alive(state):
+                raise StorageError(
+                    f"The local S3 server ended as it started.\n{self._tail()}", next_step=self._advice()
+                )
+            try:
+                client.create_bucket(Bucket=BUCKET)
+                return
+            except ClientError as exc:
+                if code_of(exc) in ("BucketAlreadyExists", "BucketAlreadyOwnedByYou"):
+                    return
+            except BotoCoreError:
+                pass
+            time.sleep(POLL_SECONDS)
+        raise StorageError(
+            f"The local S3 server did not answer within {START_SECONDS:.0f} s.\n{self._tail()}",
+            next_step=self._advice(),
+        )
+
+    def _check_disk(self) -> None:
+        disk = shutil.disk_usage(self.folder)
+        needed = int(disk.total * weed.FREE_SHARE_MIN) + FREE_BYTES_MIN
+        if disk.free < needed:
+            raise LocalDiskError(
+                f"The disk of {self.folder} has {disk.free >> 20} MiB free; the local store needs "
+                f"{needed >> 20} MiB.",
+                next_step="Make room, or configure a bucket in retrain.toml.",
+            )
+
+    def _trim_output(self) -> None:
+        """Keep the end of what weed said when it has become long. It appends, so it goes on behind that."""
+        with suppress(OSError):
+            if self._output.stat().st_size > OUTPUT_BYTES_MAX:
+                end = self._output.read_bytes()[-TAIL_BYTES:]
+                self._output.write_bytes(end)
+
+    def _drop_old_logs(self) -> None:
+        # weed rotates what one process writes; every start begins a file of its own.
+        for path in sorted(self._logs.glob("weed.*.log.*"), key=lambda path: path.lstat().st_mtime)[
+            :-LOGS_KEPT
+        ]:
+            path.unlink(missing_ok=True)
+
+    def _tail(self) -> str:
+        """Return the last lines that weed wrote. It prints no keys: it knows them by environment."""
+        lines: list[str] = []
+        for path in (self._logs / "weed.INFO", self._output):
+            with suppress(OSError):
+                text = path.read_bytes()[-TAIL_BYTES:].decode(errors="replace")
+                lines += [line.rstrip() for line in text.splitlines() if line.strip()][-TAIL_LINES:]
+        return "\n".join(lines)
+
+    def _advice(self) -> str:
+        return f"Read the logs in {self._logs}; `retrain doctor` checks the store."
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        try:
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with FileLock(self.folder / "lock", timeout=LOCK_SECONDS):
+                yield
+        except Timeout as exc:
+            raise StorageError(
+                f"Another retrain has been starting or stopping the local store for {LOCK_SECONDS:.0f} s.",
+                next_step="Wait for it, or end it.",
+            ) from exc
+
+
+def _is_alive(state: _State) -> bool:
+    return state.process is not None and state.process.is_alive()
+
+
+def _config(state: _State) -> S3Config:
+    return S3Config(
+        bucket=BUCKET,
+        endpoint_url=f"http://{HOST}:{state.ports.s3}",
+        access_key=state.access_key,
+        secret_key=state.secret_key,
+    )
+
+
+def _end(pid: int) -> None:
+    """End a process and wait until it is gone: SIGTERM, then SIGKILL."""
+    with suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        process.terminate()
+        try:
+            process.wait(STOP_SECONDS)
+        except psutil.TimeoutExpired:
+            process.kill()
+            process.wait(STOP_SECONDS)

@@ -1,0 +1,247 @@
+"""The Store of runs: one bucket over boto3, the same code for AWS, R2, MinIO and SeaweedFS.
+
+Knows boto3 and the Store Protocol; keys and contents mean nothing to it.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from boto3.s3.transfer import TransferConfig, create_transfer_manager
+from botocore.exceptions import BotoCoreError, ClientError
+from pydantic import SecretStr
+from urllib3.exceptions import HTTPError
+
+from job.contract.manifest import Link
+from launcher.errors import ObjectMissing, StorageError
+from launcher.ports import Stored
+from launcher.storage.s3_config import S3Config
+from launcher.storage.s3_errors import status_of, translate, was_resent
+
+LINK_SECONDS_MAX = 7 * 24 * 3600
+"""What SigV4 allows a presigned URL."""
+CHUNK_BYTES = 1 << 20
+PART_BYTES = 16 << 20
+PARTS_AT_ONCE = 4
+"""Memory of an upload stays below PART_BYTES × PARTS_AT_ONCE = 64 MiB."""
+RESUMES = 5
+"""Of a download that breaks off, as long as none of them brings a byte."""
+RESUME_SECONDS = 1.0
+_RANGE_NOT_SATISFIABLE = 416
+_AWS = (BotoCoreError, ClientError, HTTPError)
+"""botocore lets some of urllib3's errors through while a body is read."""
+
+
+class S3Store:
+    """A bucket, as `launcher.ports.Store` describes it. Safe to share between threads."""
+
+    def __init__(self, config: S3Config) -> None:
+        self.config = config
+        self._client = config.client()
+        self._presigner = config.presigner()
+
+    def get(self, key: str) -> tuple[bytes, str]:
+        """Return a small object's content and ETag. Raises ObjectMissing."""
+        try:
+            answer = self._client.get_object(Bucket=self.config.bucket, Key=self._full(key))
+            return answer["Body"].read(), answer["ETag"]
+        except _AWS as exc:
+            raise translate(exc, self.config, doing=f"read {key}") from exc
+
+    def put(self, key: str, data: bytes, *, if_match: str | None = None, if_absent: bool = False) -> str:
+        """Write a small object and return its ETag. Raises PreconditionFailed when the condition fails.
+
+        A conditional write whose answer was lost is sent again by botocore and then meets its own first
+        copy. Such a refusal, or no answer at all, is settled by reading: an object that holds exactly `data`
+        is ours. That asks of callers what they do anyway: to put something of their own (a nonce, a holder)
+        into what they race for. A refusal of a request that was sent once is final.
+        """
+        if if_match is not None and if_absent:
+            raise ValueError("if_match and if_absent exclude each other")
+        condition: dict[str, Any] = {}
+        if if_match is not None:
+            condition["IfMatch"] = if_match
+        if if_absent:
+            condition["IfNoneMatch"] = "*"
+        try:
+            return self._client.put_object(
+                Bucket=self.config.bucket, Key=self._full(key), Body=data, **condition
+            )["ETag"]
+        except _AWS as exc:
+            error = translate(exc, self.config, doing=f"write {key}", conditional=bool(condition))
+            ambiguous = was_resent(exc) if isinstance(exc, ClientError) else True
+            if condition and ambiguous:
+                etag = self._etag_if_holds(key, data)
+                if etag is not None:
+                    return etag
+            raise error from exc
+
+    def delete(self, key: str) -> None:
+        """Remove an object; one that is absent is no error."""
+        try:
+            self._client.delete_object(Bucket=self.config.bucket, Key=self._full(key))
+        except _AWS as exc:
+            error = translate(exc, self.config, doing=f"delete {key}")
+            if not isinstance(error, ObjectMissing):
+                raise error from exc
+
+    def list(self, prefix: str) -> Sequence[Stored]:
+        """Return every object below `prefix`, in order of key."""
+        found: list[Stored] = []
+        pages = self._client.get_paginator("list_objects_v2")
+        try:
+            for page in pages.paginate(Bucket=self.config.bucket, Prefix=self._full(prefix)):
+                found.extend(
+                    Stored(
+                        key=item["Key"].removeprefix(self.config.prefix),
+                        size=item["Size"],
+                        etag=item["ETag"],
+                        modified_at=item["LastModified"].astimezone(UTC),
+                    )
+                    for item in page.get("Contents", ())
+                )
+        except _AWS as exc:
+            raise translate(exc, self.config, doing=f"list {prefix}") from exc
+        return sorted(found, key=lambda stored: stored.key)
+
+    def upload(self, path: Path, key: str) -> None:
+        """Write a file of any size, large ones in parallel parts; the object appears whole or not at all."""
+        transfer = TransferConfig(
+            multipart_threshold=PART_BYTES,
+            multipart_chunksize=PART_BYTES,
+            max_concurrency=PARTS_AT_ONCE,
+            # The CRT client does not reach endpoints on loopback.
+            preferred_transfer_client="classic",
+        )
+        try:
+            with create_transfer_manager(self._client, transfer) as manager:
+                manager.upload(str(path), self.config.bucket, self._full(key)).result()
+        except _AWS as exc:
+            raise translate(exc, self.config, doing=f"upload {key}") from exc
+
+    def download(self, key: str, path: Path, *, offset: int = 0) -> Iterator[int]:
+        """Append the object's content from byte `offset` on to `path`; yield bytes written as they come.
+
+        What `path` holds beyond `offset` is cut off. A broken connection is taken up where it was, pinned
+        to the ETag of the first answer: an object that changes meanwhile is a StorageError, never a mixture.
+        Nothing pins one call to the next: verify what several put together. Raises ObjectMissing, and OSError
+        for the local disk.
+        """
+        with path.open("ab") as file:
+            if file.tell() < offset:
+                raise ValueError(f"{path.name} holds fewer than {offset} bytes")
+            file.truncate(offset)
+            position, etag, resumes = offset, None, 0
+            while True:
+                try:
+                    etag, body = self._open(key, position, etag)
+                    while chunk := body.read(CHUNK_BYTES) if body is not None else b"":
+                        file.write(chunk)
+                        position += len(chunk)
+                        resumes = 0
+                        yield len(chunk)
+                    return
+                except _AWS as exc:
+                    error = translate(exc, self.config, doing=f"read {key}")
+                    # An answer with a status is final; before the first one botocore has tried again itself.
+                    if isinstance(exc, ClientError) or etag is None or resumes >= RESUMES:
+                        raise error from exc
+                    resumes += 1
+                    time.sleep(RESUME_SECONDS * resumes)
+
+    def now(self) -> datetime:
+        """Return the time by the store's clock in whole seconds: the `Date` of a list of one key."""
+        try:
+            answer = self._client.list_objects_v2(
+                Bucket=self.config.bucket, Prefix=self.config.prefix, MaxKeys=1
+            )
+        except _AWS as exc:
+            raise translate(exc, self.config, doing="ask for the time") from exc
+        return date_of(answer, self.config)
+
+    def presign_get(self, key: str, *, expires_at: datetime) -> Link:
+        """Return a link to read an object, valid until `expires_at` or as long as the credentials are."""
+        return self._presign("get_object", {"Key": self._full(key)}, expires_at)
+
+    def presign_put(self, key: str, *, expires_at: datetime, create_only: bool = False) -> Link:
+        """Return a link to write an object; `create_only` signs `If-None-Match: *` into it."""
+        condition = {"IfNoneMatch": "*"} if create_only else {}
+        return self._presign("put_object", {"Key": self._full(key), **condition}, expires_at)
+
+    def _presign(self, method: str, parameters: dict[str, str], expires_at: datetime) -> Link:
+        if self.config.session_token and self.config.credentials_expire_at is None:
+            raise StorageError(
+                "The keys are temporary, and nothing says when they end, so no link can be signed.",
+                next_step="Set AWS_CREDENTIAL_EXPIRATION to their end (ISO 8601), or use keys that last.",
+            )
+        until = min(expires_at, self.config.credentials_expire_at or expires_at)
+        seconds = min(int((until - datetime.now(UTC)).total_seconds()), LINK_SECONDS_MAX)
+        if seconds < 1:
+            raise StorageError(
+                "A link to the store would have ended before it was made.",
+                next_step="Renew the storage keys, or check this machine's clock.",
+            )
+        url = self._presigner.generate_presigned_url(
+            method, Params={"Bucket": self.config.bucket, **parameters}, ExpiresIn=seconds
+        )
+        # The signature counts from a clock reading of its own: the URL itself says what holds.
+        return Link(url=SecretStr(url), expires_at=min(end_of(url), until))
+
+    def _open(self, key: str, position: int, etag: str | None) -> tuple[str, Any]:
+        """Ask for the bytes from `position` on; no body when there are none left."""
+        pin: dict[str, Any] = {"IfMatch": etag} if etag is not None else {}
+        if position:
+            pin["Range"] = f"bytes={position}-"
+        try:
+            answer = self._client.get_object(Bucket=self.config.bucket, Key=self._full(key), **pin)
+        except ClientError as exc:
+            if status_of(exc) == _RANGE_NOT_SATISFIABLE:
+                return self._at_the_end(key, position, etag), None
+            if etag is not None and status_of(exc) in (404, 412):
+                raise StorageError(
+                    f"{key} changed while it was read.", next_step="Read it again from the start."
+                ) from exc
+            raise
+        return answer["ETag"], answer["Body"]
+
+    def _at_the_end(self, key: str, position: int, etag: str | None) -> str:
+        head = self._client.head_object(Bucket=self.config.bucket, Key=self._full(key))
+        if head["ContentLength"] != position or etag not in (None, head["ETag"]):
+            raise StorageError(
+                f"{key} has {head['ContentLength']} bytes, fewer than were read before.",
+                next_step="Read it again from the start.",
+            )
+        return head["ETag"]
+
+    def _etag_if_holds(self, key: str, data: bytes) -> str | None:
+        try:
+            held, etag = self.get(key)
+        except StorageError:
+            return None
+        return etag if held == data else None
+
+    def _full(self, key: str) -> str:
+        return self.config.prefix + key
+
+
+def date_of(answer: Any, config: S3Config) -> datetime:
+    """Return the `Date` header of an answer, in UTC. Raises StorageError when there is none."""
+    headers = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    try:
+        return parsedate_to_datetime(headers["date"]).astimezone(UTC)
+    except (KeyError, ValueError) as exc:
+        raise StorageError(
+            f"{config.place} does not say what time it is.",
+            next_step="Check for a proxy that drops the Date header.",
+        ) from exc
+
+
+def end_of(url: str) -> datetime:
+    """Return when a SigV4 URL stops to hold, by the store's clock."""
+    query = parse_qs(urlsplit(url).query)
+    signed = datetime.strptime(query["X-Amz-Date"][0], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+    return signed + timedelta(seconds=int(query["X-Amz-Expires"][0]))
