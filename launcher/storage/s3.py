@@ -17,10 +17,10 @@ from pydantic import SecretStr
 from urllib3.exceptions import HTTPError
 
 from job.contract.manifest import Link
-from launcher.errors import ObjectMissing, StorageError
+from launcher.errors import IntegrityError, ObjectMissing, StorageError
 from launcher.ports import Stored
 from launcher.storage.s3_config import S3Config
-from launcher.storage.s3_errors import status_of, translate, was_resent
+from launcher.storage.s3_errors import is_skewed, status_of, translate, was_resent
 
 LINK_SECONDS_MAX = 7 * 24 * 3600
 """What SigV4 allows a presigned URL."""
@@ -105,7 +105,7 @@ class S3Store:
                     for item in page.get("Contents", ())
                 )
         except _AWS as exc:
-            raise translate(exc, self.config, doing=f"list {prefix}") from exc
+            raise translate(exc, self.config, doing=f"list {prefix or 'the bucket'}") from exc
         return sorted(found, key=lambda stored: stored.key)
 
     def upload(self, path: Path, key: str) -> None:
@@ -127,7 +127,8 @@ class S3Store:
         """Append the object's content from byte `offset` on to `path`; yield bytes written as they come.
 
         What `path` holds beyond `offset` is cut off. A broken connection is taken up where it was, pinned
-        to the ETag of the first answer: an object that changes meanwhile is a StorageError, never a mixture.
+        to the ETag of the first answer: an object that changes meanwhile, or holds fewer than `offset` bytes,
+        is an IntegrityError, never a mixture.
         Nothing pins one call to the next: verify what several put together. Raises ObjectMissing, and OSError
         for the local disk.
         """
@@ -156,11 +157,14 @@ class S3Store:
     def now(self) -> datetime:
         """Return the time by the store's clock in whole seconds: the `Date` of a list of one key."""
         try:
-            answer = self._client.list_objects_v2(
+            answer: Any = self._client.list_objects_v2(
                 Bucket=self.config.bucket, Prefix=self.config.prefix, MaxKeys=1
             )
         except _AWS as exc:
-            raise translate(exc, self.config, doing="ask for the time") from exc
+            # A refusal because the clocks differ is the very answer.
+            if not is_skewed(exc):
+                raise translate(exc, self.config, doing="ask for the time") from exc
+            answer = exc.response
         return date_of(answer, self.config)
 
     def presign_get(self, key: str, *, expires_at: datetime) -> Link:
@@ -179,7 +183,8 @@ class S3Store:
                 next_step="Set AWS_CREDENTIAL_EXPIRATION to their end (ISO 8601), or use keys that last.",
             )
         until = min(expires_at, self.config.credentials_expire_at or expires_at)
-        seconds = min(int((until - datetime.now(UTC)).total_seconds()), LINK_SECONDS_MAX)
+        # A signature counts whole seconds from a whole second.
+        seconds = min(int(until.timestamp()) - int(time.time()), LINK_SECONDS_MAX)
         if seconds < 1:
             raise StorageError(
                 "A link to the store would have ended before it was made.",
@@ -202,7 +207,7 @@ class S3Store:
             if status_of(exc) == _RANGE_NOT_SATISFIABLE:
                 return self._at_the_end(key, position, etag), None
             if etag is not None and status_of(exc) in (404, 412):
-                raise StorageError(
+                raise IntegrityError(
                     f"{key} changed while it was read.", next_step="Read it again from the start."
                 ) from exc
             raise
@@ -211,7 +216,7 @@ class S3Store:
     def _at_the_end(self, key: str, position: int, etag: str | None) -> str:
         head = self._client.head_object(Bucket=self.config.bucket, Key=self._full(key))
         if head["ContentLength"] != position or etag not in (None, head["ETag"]):
-            raise StorageError(
+            raise IntegrityError(
                 f"{key} has {head['ContentLength']} bytes, fewer than were read before.",
                 next_step="Read it again from the start.",
             )

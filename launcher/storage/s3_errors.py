@@ -3,6 +3,8 @@
 No text of the server's or of botocore's is passed on: both may quote a URL, and a presigned one is a secret.
 """
 
+from typing import TypeGuard
+
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
@@ -23,7 +25,7 @@ _ENDED_KEYS = frozenset({"ExpiredToken", "InvalidToken", "TokenRefreshRequired"}
 _FORBIDDEN = frozenset({"AccessDenied", "403", "AllAccessDisabled", "Forbidden"})
 _LOST = frozenset({"PreconditionFailed", "412", "ConditionalRequestConflict", "OperationAborted", "409"})
 _FULL = frozenset({"InsufficientStorage", "507", "QuotaExceeded", "XMinioStorageFull"})
-_SKEWED = frozenset({"RequestTimeTooSkewed", "RequestExpired"})
+_SKEWED = frozenset({"RequestTimeTooSkewed", "RequestExpired", "RequestInTheFuture"})
 _SERVER_FAULT = 500
 
 
@@ -42,6 +44,11 @@ def status_of(exc: BaseException) -> int:
 def was_resent(exc: ClientError) -> bool:
     """Tell whether this is the answer to a request that botocore had sent before."""
     return int(exc.response.get("ResponseMetadata", {}).get("RetryAttempts", 0)) > 0
+
+
+def is_skewed(exc: BaseException) -> TypeGuard[ClientError]:
+    """Tell whether the store refused because this machine's clock differs from its own."""
+    return code_of(exc) in _SKEWED
 
 
 def translate(exc: Exception, config: S3Config, *, doing: str, conditional: bool = False) -> StorageError:

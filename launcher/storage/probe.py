@@ -1,0 +1,160 @@
+"""Whether a bucket keeps what the design asks of it: tried on the bucket itself, for `retrain doctor`.
+
+Knows S3Store and HTTP; leaves nothing behind.
+"""
+
+import secrets
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import partial
+
+import httpx
+
+from job.contract.manifest import Link
+from launcher.errors import PreconditionFailed, StorageError
+from launcher.storage.s3 import S3Store
+from launcher.storage.s3_config import is_loopback
+
+PREFIX = "probe/"
+SKEW_SECONDS_MAX = 60
+"""Stores refuse signatures that are 15 minutes off; a minute is a clock that nobody sets."""
+LINK_SECONDS = 300
+ANSWER_SECONDS = 20.0
+_CONDITIONAL = "Use a store with conditional writes (AWS S3, Cloudflare R2, MinIO, SeaweedFS)."
+_PRESIGNED = "Use a store with presigned URLs (AWS S3, Cloudflare R2, MinIO, SeaweedFS)."
+_CREATE = {"If-None-Match": "*"}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one check found."""
+
+    check: str
+    ok: bool | None
+    """None where it cannot be told from here."""
+    detail: str
+    fix: str = ""
+    """What to do about it; empty where all is well."""
+
+
+def probe(store: S3Store) -> list[Finding]:
+    """Try on the real bucket what runs depend on; about a dozen requests. Never raises StorageError.
+
+    When the store cannot be written at all, that is the only finding.
+    """
+    prefix = f"{PREFIX}{secrets.token_hex(8)}/"
+    try:
+        etag = store.put(f"{prefix}plain", b"one")
+    except StorageError as error:
+        return [Finding("reachable", ok=False, detail=str(error), fix=error.next_step)]
+    findings = [Finding("reachable", ok=True, detail=f"{store.config.place}, bucket {store.config.bucket}")]
+    checks: tuple[tuple[str, str, Callable[[], tuple[bool | None, str]]], ...] = (
+        ("create-only write", _CONDITIONAL, partial(_create_only, store, f"{prefix}once")),
+        ("write if unchanged", _CONDITIONAL, partial(_if_match, store, f"{prefix}plain", etag)),
+        ("presigned links", _PRESIGNED, partial(_presigned, store, f"{prefix}link")),
+        ("create-only link", _PRESIGNED, partial(_presigned_create, store, f"{prefix}claim")),
+        ("clock", "Set the clock of this machine (NTP).", partial(_clock, store)),
+    )
+    try:
+        for name, fix, check in checks:
+            try:
+                ok, detail = check()
+            except StorageError as error:
+                ok, detail = False, str(error)
+            findings.append(Finding(name, ok=ok, detail=detail, fix="" if ok else fix))
+    finally:
+        findings.append(_cleaned(store, prefix))
+    return findings
+
+
+def _create_only(store: S3Store, key: str) -> tuple[bool, str]:
+    store.put(key, b"first", if_absent=True)
+    try:
+        store.put(key, b"second", if_absent=True)
+    except PreconditionFailed:
+        return True, "a second create is refused"
+    return False, "a second create overwrote the first"
+
+
+def _if_match(store: S3Store, key: str, etag: str) -> tuple[bool, str]:
+    newer = store.put(key, b"two", if_match=etag)
+    try:
+        store.put(key, b"three", if_match=etag)
+    except PreconditionFailed:
+        return newer != etag, "a write on top of a newer one is refused"
+    return False, "a write on top of a newer one was accepted"
+
+
+def _presigned(store: S3Store, key: str) -> tuple[bool | None, str]:
+    content = secrets.token_bytes(1024)
+    until = datetime.now(UTC) + timedelta(seconds=LINK_SECONDS)
+    put = _send("PUT", store.presign_put(key, expires_at=until), content=content)
+    if put is None:
+        return None, _unreachable(store)
+    if not put.is_success:
+        return False, f"PUT answered {put.status_code}"
+    got = _send("GET", store.presign_get(key, expires_at=until))
+    if got is None or not got.is_success:
+        return False, f"GET answered {got.status_code if got is not None else 'nothing'}"
+    return got.content == content, "PUT and GET work" if got.content == content else "GET brought other bytes"
+
+
+def _presigned_create(store: S3Store, key: str) -> tuple[bool | None, str]:
+    link = store.presign_put(
+        key, expires_at=datetime.now(UTC) + timedelta(seconds=LINK_SECONDS), create_only=True
+    )
+    bare = _send("PUT", link, content=b"no header")
+    if bare is None:
+        return None, _unreachable(store)
+    if bare.is_success:
+        return False, "the signed condition may be left out"
+    first = _send("PUT", link, content=b"first", headers=_CREATE)
+    if first is None or not first.is_success:
+        return False, f"the first create answered {first.status_code if first is not None else 'nothing'}"
+    second = _send("PUT", link, content=b"second", headers=_CREATE)
+    if second is None or second.is_success:
+        return False, "a second create overwrote the first"
+    return True, f"a second create is refused ({second.status_code})"
+
+
+def _clock(store: S3Store) -> tuple[bool, str]:
+    before = datetime.now(UTC)
+    theirs = store.now()
+    ours = before + (datetime.now(UTC) - before) / 2
+    # `Date` has whole seconds: its mean lies half a second later.
+    skew = (ours - theirs).total_seconds() - 0.5
+    return abs(skew) <= SKEW_SECONDS_MAX, f"this machine is {skew:+.1f} s from the store, ± 0.5 s"
+
+
+def _cleaned(store: S3Store, prefix: str) -> Finding:
+    with suppress(StorageError):
+        for stored in store.list(prefix):
+            store.delete(stored.key)
+        if not store.list(prefix):
+            return Finding("list and delete", ok=True, detail="nothing of the check is left")
+    return Finding(
+        "list and delete",
+        ok=False,
+        detail=f"objects of this check are left below {prefix}",
+        fix="Let the keys list and delete in this bucket; docs/storage.md has the policy.",
+    )
+
+
+def _send(
+    method: str, link: Link, *, content: bytes | None = None, headers: dict[str, str] | None = None
+) -> httpx.Response | None:
+    """Use a link as a pod would; None when nobody answers. httpx's errors may quote it: they end here."""
+    url = link.url.get_secret_value()
+    try:
+        with httpx.Client(timeout=ANSWER_SECONDS, trust_env=not is_loopback(url)) as client:
+            return client.request(method, url, content=content, headers=headers)
+    except httpx.HTTPError:
+        return None
+
+
+def _unreachable(store: S3Store) -> str:
+    if store.config.pod_endpoint_url is None:
+        return "the store did not answer a presigned request"
+    return "pod_endpoint_url does not answer from this machine; pods may still reach it"
