@@ -1,0 +1,1 @@
+"""The data set: read safely, checked, packed for the pod."""
