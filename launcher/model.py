@@ -168,6 +168,7 @@ class Missing(Wire):
 
     attempt: int
     key: str
+    sha256: Sha256
     why: str
 
 
@@ -225,7 +226,13 @@ class RunRecord(Message):
 
     def is_given_up(self, receipt: Receipt) -> bool:
         """Whether the artefact of this receipt was given up as missing."""
-        return any((item.attempt, item.key) == (receipt.attempt, receipt.key) for item in self.missing)
+        wanted = (receipt.attempt, receipt.key, receipt.sha256)
+        return any((item.attempt, item.key, item.sha256) == wanted for item in self.missing)
+
+    def lost(self) -> tuple[Missing, ...]:
+        """Return what was given up and of which no other version came home."""
+        home = {item.receipt.key for item in self.brought}
+        return tuple(item for item in self.missing if item.key not in home)
 
     def checkpoints(self) -> tuple[Brought, ...]:
         """Return the checkpoints at home in order of epoch, of each the newest attempt's."""

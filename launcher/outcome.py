@@ -36,12 +36,12 @@ def outcome(record: RunRecord) -> Outcome:
     if ending is None:
         if lost:
             return Outcome(Phase.FAILED, Exit.INCOMPLETE, f"not at home: {', '.join(lost)}")
-        if record.missing:
-            names = ", ".join(item.key for item in record.missing)
+        if record.lost():
+            names = ", ".join(item.key for item in record.lost())
             return Outcome(Phase.DONE, Exit.INCOMPLETE, f"all checkpoints are home, but not {names}")
         return Outcome(Phase.DONE, Exit.DONE, "all checkpoints are home and verified")
     if ending.reason is Reason.CANCELLED:
-        code = Exit.INCOMPLETE if record.missing else Exit.CANCELLED
+        code = Exit.INCOMPLETE if record.lost() else Exit.CANCELLED
         return Outcome(Phase.CANCELLED, code, _with_loss("cancelled on request", record))
     sentence = _with_loss(f"{_words(ending.reason)}: {ending.message}", record)
     return Outcome(Phase.FAILED, _code(record, ending), sentence)
@@ -59,7 +59,7 @@ def final_ending(record: RunRecord) -> Ending | None:
 
 
 def _code(record: RunRecord, ending: Ending) -> Exit:
-    if record.missing:
+    if record.lost():
         return Exit.INCOMPLETE
     if ending.reason is Reason.BAD_DATASET:
         return Exit.DATASET

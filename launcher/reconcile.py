@@ -93,7 +93,9 @@ class Pull:
 
 @dataclass(frozen=True)
 class Close:
-    """The run is closed: promote the selected checkpoint, give the name free."""
+    """Promote the selected checkpoint, then write the closed record, then give the name free."""
+
+    record: RunRecord
 
 
 Action = Create | Terminate | Pull | Close
@@ -129,6 +131,7 @@ def decide(record: RunRecord, seen: Seen) -> Decision:
         actions += _to_terminate(attempt, seen.of(attempt))
     pulls = _to_pull(record, seen)
     actions += pulls
+    record = _mark_collected(record, seen, pulls)
     if any(attempt.gone_at is None for attempt in record.attempts):
         return Decision(record.model_copy(update={"phase": _phase(record, seen, pulls)}), tuple(actions))
     if _wants_another(record):
@@ -381,18 +384,22 @@ def _intent(
 
 def _settle(record: RunRecord, seen: Seen, pulls: Sequence[Pull], actions: list[Action]) -> Decision:
     """All pods are gone and no further one is wanted: collect what is left, then close."""
-    record = _mark_collected(record, seen, pulls)
     waiting = [attempt for attempt in record.attempts if not attempt.collected]
     if waiting:
         last_gone = max(attempt.gone_at or seen.now for attempt in record.attempts)
         if seconds_between(last_gone, seen.now) <= record.spec.clocks.collect_seconds:
             return Decision(record.model_copy(update={"phase": Phase.COLLECTING}), tuple(actions))
         lost = tuple(
-            Missing(attempt=pull.attempt, key=pull.receipt.key, why="could not be fetched in time")
+            Missing(
+                attempt=pull.attempt,
+                key=pull.receipt.key,
+                sha256=pull.receipt.sha256,
+                why="could not be fetched in time",
+            )
             for pull in pulls
         )
         record = record.model_copy(update={"missing": record.missing + lost})
-    record = record.model_copy(
+    closed = record.model_copy(
         update={"phase": outcome(record).phase, "selection": select(record), "closed_at": seen.now}
     )
-    return Decision(record, (Close(),))
+    return Decision(record, (Close(closed),))

@@ -1,0 +1,54 @@
+"""Following a run to its end, for `run`, `attach` and `cancel`: passes, view, result, exit code."""
+
+import json
+import sys
+
+from launcher.cli.view import showing
+from launcher.cli.wiring import Workplace
+from launcher.errors import Exit
+from launcher.loop import Loop
+from launcher.model import Phase, RunRecord
+from launcher.report.summary import exit_code, summary
+from launcher.report.text import result_text
+
+DETACHED = 130
+"""Exit code of Ctrl-C: the run goes on. The shell's own number for an interrupt."""
+
+
+def follow(place: Workplace, run_id: str, *, as_json: bool) -> int:
+    """Drive a run until it is closed or leaked, print its result on stdout and return the exit code.
+
+    Ctrl-C detaches: the run goes on under its deadline.
+    """
+    try:
+        with showing(place.narrator) as view:
+            record = Loop(place.world, place.journal, on_pass=view.on_pass).drive(run_id)
+    except KeyboardInterrupt:
+        place.narrator.say(
+            f"detached: run {run_id} goes on under its deadline;"
+            f" `retrain attach {run_id}` follows it, `retrain cancel {run_id}` ends it"
+        )
+        return DETACHED
+    print_result(place, record, as_json=as_json)
+    return conclude(place, record)
+
+
+def print_result(place: Workplace, record: RunRecord, *, as_json: bool) -> None:
+    """Print a run's result on stdout: one JSON object, or text."""
+    result = summary(record, place.world.store.now())
+    sys.stdout.write(json.dumps(result) + "\n" if as_json else result_text(result))
+    sys.stdout.flush()
+
+
+def conclude(place: Workplace, record: RunRecord) -> int:
+    """Return the exit code for a record that nothing more is done to, loudly where a pod is left."""
+    if record.phase is Phase.LEAKED:
+        for attempt in record.attempts:
+            if attempt.gone_at is None:
+                place.narrator.say(
+                    f"LEAKED: pod {', '.join(attempt.pod_ids) or attempt.pod_name} may still run,"
+                    f" at up to ${attempt.price_ceiling:.3f} an hour. {attempt.console_url}"
+                    " End it there; every later retrain command tries again, too."
+                )
+        return int(Exit.LEAKED)
+    return exit_code(record) or int(Exit.DONE)

@@ -1,0 +1,183 @@
+"""What a person watches while a run goes on: a live panel on a terminal, plain lines elsewhere.
+
+Knows the record and the observer; changes nothing.
+"""
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.panel import Panel
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from job.contract.events import Progress
+from launcher.cli.narrator import Narrator
+from launcher.model import Attempt, Phase, RunRecord, charged_dollars, seconds_between
+from launcher.observe import Observer
+from launcher.reconcile import Seen
+
+BARS = "▁▂▃▄▅▆▇█"
+SPARK_WIDTH = 48
+PLAIN_SECONDS = 15.0
+"""Between two plain progress lines."""
+
+
+@contextmanager
+def showing(narrator: Narrator) -> Iterator["View"]:
+    """Show passes until the context ends: live where stderr is a terminal."""
+    if not sys.stderr.isatty():
+        yield PlainView(narrator)
+        return
+    console = Console(stderr=True)
+    before = narrator.write
+    with Live(console=console, auto_refresh=False, transient=True) as live:
+        narrator.write = lambda line: console.print(line, markup=False, highlight=False)
+        try:
+            yield LiveView(live)
+        finally:
+            narrator.write = before
+
+
+class View:
+    """Listens to the loop's passes."""
+
+    def on_pass(self, record: RunRecord, observer: Observer, seen: Seen) -> None:
+        """Show where the run stands after a pass."""
+        raise NotImplementedError
+
+
+class PlainView(View):
+    """One line now and then, for logs and CI."""
+
+    def __init__(self, narrator: Narrator) -> None:
+        self._narrator = narrator
+        self._last_at = float("-inf")
+        self._last_step = -1
+
+    def on_pass(self, record: RunRecord, observer: Observer, seen: Seen) -> None:
+        """Say how far training is, when it went on and some seconds have passed."""
+        attempt = record.last
+        now = time.monotonic()
+        if attempt is None or record.phase is not Phase.TRAINING or attempt.step == self._last_step:
+            return
+        if now - self._last_at < PLAIN_SECONDS:
+            return
+        self._last_at, self._last_step = now, attempt.step
+        progress = latest_progress(observer, attempt)
+        if progress is not None:
+            self._narrator.say(progress_line(record, progress, seen))
+
+
+class LiveView(View):
+    """A panel that is drawn anew on each pass."""
+
+    def __init__(self, live: Live) -> None:
+        self._live = live
+
+    def on_pass(self, record: RunRecord, observer: Observer, seen: Seen) -> None:
+        """Draw the panel."""
+        self._live.update(panel(record, observer, seen), refresh=True)
+
+
+def panel(record: RunRecord, observer: Observer, seen: Seen) -> Panel:
+    """Return the live panel of a run."""
+    attempt = record.last
+    rows = Table.grid(padding=(0, 2))
+    rows.add_column(style="dim")
+    rows.add_column()
+    rows.add_row("phase", record.phase.value.replace("_", " "))
+    parts: list[Table | ProgressBar | Text] = [rows]
+    if attempt is not None:
+        rows.add_row(
+            "attempt", f"{attempt.number} on {attempt.offer}, pod {', '.join(attempt.pod_ids) or '–'}"
+        )
+        progress = latest_progress(observer, attempt)
+        if progress is not None:
+            _training_rows(rows, record, observer, attempt, progress)
+            parts.append(ProgressBar(total=max(progress.total_steps, 1), completed=progress.step))
+        left = seconds_between(seen.now, attempt.stop_at)
+        rows.add_row("time left", f"{timedelta(seconds=int(left))} until the job must stop")
+    rows.add_row("dollars", dollars_line(record, seen))
+    for item in record.checkpoints():
+        parts.append(
+            Text(f"  ✓ {item.receipt.name}  {item.receipt.bytes / 1e6:.2f} MB  verified", style="green")
+        )
+    return Panel(Group(*parts), title=f"{record.spec.output_name} · {record.run_id}", title_align="left")
+
+
+def _training_rows(
+    rows: Table, record: RunRecord, observer: Observer, attempt: Attempt, progress: Progress
+) -> None:
+    rows.add_row("epoch", f"{progress.epoch} of {record.spec.recipe.max_epochs}")
+    rows.add_row("step", f"{progress.step} of {progress.total_steps}{_speed(progress)}")
+    losses = all_losses(observer, attempt)
+    if losses:
+        rows.add_row("loss", f"{sparkline(losses)} {mean(losses[-50:]):.4f} (mean of the last 50 steps)")
+
+
+def progress_line(record: RunRecord, progress: Progress, seen: Seen) -> str:
+    """Return training's state in one line."""
+    loss = f", loss {mean([value for _, value in progress.losses]):.4f}" if progress.losses else ""
+    return (
+        f"epoch {progress.epoch}/{record.spec.recipe.max_epochs},"
+        f" step {progress.step}/{progress.total_steps}{_speed(progress)}{loss}, {dollars_line(record, seen)}"
+    )
+
+
+def dollars_line(record: RunRecord, seen: Seen) -> str:
+    """Return what the run has cost at most against its cap."""
+    spent = sum(charged_dollars(attempt, seen.now) for attempt in record.attempts)
+    return f"at most ${spent:.2f} of ${record.spec.budget.cap_dollars:.2f}"
+
+
+def _speed(progress: Progress) -> str:
+    speed = progress.steps_per_second
+    if not speed:
+        return ""
+    left = timedelta(seconds=int((progress.total_steps - progress.step) / speed))
+    return f", {speed:.2f} steps/s, about {left} to go"
+
+
+def latest_progress(observer: Observer, attempt: Attempt) -> Progress | None:
+    """Return the newest progress event of an attempt."""
+    for event in reversed(observer.events.get(attempt.number, ())):
+        if isinstance(event, Progress):
+            return event
+    return None
+
+
+def all_losses(observer: Observer, attempt: Attempt) -> list[float]:
+    """Return every loss of an attempt in order of step."""
+    found = {
+        step: loss
+        for event in observer.events.get(attempt.number, ())
+        if isinstance(event, Progress)
+        for step, loss in event.losses
+    }
+    return [found[step] for step in sorted(found)]
+
+
+def sparkline(values: Sequence[float], width: int = SPARK_WIDTH) -> str:
+    """Return the values as a row of bars, means over equal parts, lowest to highest."""
+    parts = (
+        [
+            mean(values[index * len(values) // width : (index + 1) * len(values) // width])
+            for index in range(width)
+        ]
+        if len(values) > width
+        else list(values)
+    )
+    low, high = min(parts), max(parts)
+    span = (high - low) or 1.0
+    return "".join(BARS[int((value - low) / span * (len(BARS) - 1))] for value in parts)
+
+
+def mean(values: Sequence[float]) -> float:
+    """Return the arithmetic mean of at least one value."""
+    return sum(values) / len(values)

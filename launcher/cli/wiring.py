@@ -1,0 +1,122 @@
+"""Puts settings, adapters and core together: the one place that knows them all."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from launcher.cli.narrator import Narrator
+from launcher.clock import SystemClock
+from launcher.errors import RetrainError, UsageError
+from launcher.home import Home
+from launcher.journal import Journal, this_launcher
+from launcher.loop import Loop, World
+from launcher.model import Phase
+from launcher.pods.process import ProcessPods
+from launcher.settings import Settings
+from launcher.storage.embedded import EmbeddedServer
+from launcher.storage.s3 import S3Store
+from launcher.storage.s3_config import S3Config
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """Everything a command that touches runs needs."""
+
+    world: World
+    journal: Journal
+    narrator: Narrator
+    server: EmbeddedServer | None
+    """The store on loopback, where no bucket is configured."""
+
+    def rest(self) -> None:
+        """Stop the embedded store when no run needs it any more."""
+        if self.server is None:
+            return
+        try:
+            if all(record.phase.closed for record in self.journal.records()):
+                self.server.stop()
+        except RetrainError as error:
+            self.narrator.say(f"the embedded store goes on running: {error}")
+
+
+@contextmanager
+def workplace(settings: Settings, narrator: Narrator) -> Iterator[Workplace]:
+    """Connect to the store and the provider for as long as a command runs."""
+    home = Home(settings.run.models_dir, settings.run.workspace)
+    server = None if settings.storage.bucket else EmbeddedServer(home.workspace / "store", say=narrator.say)
+    store = S3Store(server.connect() if server else storage_config(settings))
+    pods = ProcessPods(home.workspace / "pods", price_per_hour=settings.budget.local_price_per_hour)
+    world = World(store=store, pods=pods, clock=SystemClock(), notifier=narrator, home=home)
+    place = Workplace(world, Journal(store, this_launcher()), narrator, server)
+    try:
+        retry_leaked(place)
+        yield place
+    finally:
+        place.rest()
+
+
+def retry_leaked(place: Workplace) -> None:
+    """Show every leaked run first, and try again to end its pods."""
+    for record in place.journal.records():
+        if record.phase is not Phase.LEAKED:
+            continue
+        for attempt in record.attempts:
+            if attempt.gone_at is None:
+                where = f", {attempt.console_url}" if attempt.console_url else ""
+                pods = ", ".join(attempt.pod_ids) or attempt.pod_name
+                place.narrator.say(
+                    f"LEAKED: run {record.run_id} may still have pod {pods}"
+                    f" at up to ${attempt.price_ceiling:.3f} an hour{where}; trying again to end it"
+                )
+        try:
+            Loop(place.world, place.journal).once(record.run_id)
+        except RetrainError as error:
+            place.narrator.say(f"run {record.run_id} is still leaked: {error}")
+
+
+def storage_config(settings: Settings) -> S3Config:
+    """Return the configured bucket with its keys. Raises UsageError when none are found."""
+    storage = settings.storage
+    assert storage.bucket is not None
+    if storage.access_key is None or storage.secret_key is None:
+        return S3Config.discover(
+            storage.bucket,
+            endpoint_url=storage.endpoint_url,
+            pod_endpoint_url=storage.pod_endpoint_url,
+            region=storage.region,
+            prefix=storage.prefix,
+        )
+    token = storage.session_token
+    return S3Config(
+        bucket=storage.bucket,
+        endpoint_url=storage.endpoint_url,
+        pod_endpoint_url=storage.pod_endpoint_url,
+        region=storage.region or "us-east-1",
+        access_key=storage.access_key,
+        secret_key=storage.secret_key.get_secret_value(),
+        session_token=token.get_secret_value() if token else None,
+        prefix=storage.prefix,
+    )
+
+
+def pick_run(place: Workplace, run_id: str | None) -> str:
+    """Return the run a command means: the one that begins with `run_id`, else the open one, else the newest.
+
+    Raises UsageError when nothing, or more than one, fits.
+    """
+    records = place.journal.records()
+    if run_id is not None:
+        fitting = [record.run_id for record in records if record.run_id.startswith(run_id)]
+        if run_id in fitting:
+            return run_id
+    else:
+        still_open = [record.run_id for record in records if not record.phase.closed]
+        fitting = still_open or [record.run_id for record in records][-1:]
+    if len(fitting) == 1:
+        return fitting[0]
+    if not fitting:
+        raise UsageError(
+            f"there is no run {run_id}" if run_id else "there is no run yet",
+            next_step="`retrain status` lists the runs, `retrain run` starts one",
+        )
+    raise UsageError(f"more than one run fits: {', '.join(fitting)}", next_step="name one of them")

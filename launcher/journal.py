@@ -1,0 +1,246 @@
+"""The records in the bucket: conditional writes under a lease, and one open run for each name.
+
+Knows the store as a port. A launcher acts on a run only while it holds the run's lease; what a user wishes
+(cancel) any launcher may write.
+"""
+
+import json
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+
+from job.contract import keys
+from job.contract.schema import ContractError, decode
+from launcher.errors import (
+    LeaseHeld,
+    ObjectMissing,
+    PreconditionFailed,
+    RetrainError,
+    StorageError,
+    UsageError,
+)
+from launcher.machine import ProcessIdentity
+from launcher.model import Lease, RunRecord
+from launcher.ports import Store
+
+CONFLICTS_MAX = 10
+"""Conditional writes that may lose in a row before giving up: only wishes compete with a lease's holder."""
+
+
+def this_launcher() -> str:
+    """Return who this process is, so that another launcher on this machine can tell when it has died."""
+    return json.dumps({"host": socket.gethostname(), **ProcessIdentity.current().to_json()}, sort_keys=True)
+
+
+def holder_is_dead(holder: str) -> bool:
+    """Whether a lease's holder was a process of this very machine and boot, and ended: proof, no guess."""
+    try:
+        fields = json.loads(holder)
+        identity = ProcessIdentity.from_json(fields)
+        here = ProcessIdentity.current()
+        return (
+            fields["host"] == socket.gethostname()
+            and identity.boot_id == here.boot_id
+            and not identity.is_alive()
+        )
+    except (ValueError, KeyError, TypeError):
+        return False
+
+
+@dataclass
+class Held:
+    """A run under this launcher's lease: the record as last written, and its ETag."""
+
+    record: RunRecord
+    etag: str
+
+
+class Journal:
+    """Reads and writes the records of all runs in one bucket."""
+
+    def __init__(self, store: Store, holder: str) -> None:
+        self._store = store
+        self._holder = holder
+
+    def read(self, run_id: str) -> RunRecord:
+        """Return a run's record. Raises UsageError when there is none."""
+        return self._read(run_id)[0]
+
+    def run_ids(self) -> tuple[str, ...]:
+        """Return the ids of all runs, oldest first: an id begins with its time."""
+        listed = self._store.list(keys.RECORDS_PREFIX)
+        return tuple(
+            sorted(item.key.removeprefix(keys.RECORDS_PREFIX).removesuffix(".json") for item in listed)
+        )
+
+    def records(self) -> tuple[RunRecord, ...]:
+        """Return every record, oldest first."""
+        return tuple(self.read(run_id) for run_id in self.run_ids())
+
+    def open_run(self, name: str) -> str | None:
+        """Return the id of the run that holds the lock on an output name, or None."""
+        try:
+            data, _ = self._store.get(keys.name_lock_key(name))
+        except ObjectMissing:
+            return None
+        return str(_lock_content(data))
+
+    def create(self, record: RunRecord) -> Held:
+        """Write a new run, under this launcher's lease from the first moment.
+
+        Raises UsageError when a run of the same name is open.
+        """
+        self._lock_name(record)
+        record = self._leased(record)
+        etag = self._store.put(keys.record_key(record.run_id), record.encode(), if_absent=True)
+        return Held(record, etag)
+
+    def acquire(self, run_id: str) -> Held:
+        """Take the lease of a run. Raises LeaseHeld while another launcher that may be alive holds it."""
+        record, etag = self._read(run_id)
+        lease = record.lease
+        mine = lease is not None and lease.holder == self._holder
+        if (
+            lease is not None
+            and not mine
+            and lease.until > self._store.now()
+            and not holder_is_dead(lease.holder)
+        ):
+            raise LeaseHeld(
+                f"another launcher works on run {run_id} until {lease.until:%H:%M:%S} UTC,"
+                f" {_who(lease.holder)}",
+                next_step=f"watch it with `retrain status {run_id}`, or try again after that",
+            )
+        record = self._leased(record)
+        try:
+            etag = self._store.put(keys.record_key(run_id), record.encode(), if_match=etag)
+        except PreconditionFailed as error:
+            raise LeaseHeld(f"another launcher took run {run_id} at this moment") from error
+        return Held(record, etag)
+
+    def write(self, held: Held, record: RunRecord) -> None:
+        """Write the record and renew the lease. `held` is brought up to date.
+
+        Raises LeaseHeld when the lease was lost meanwhile: then nothing more may be done to the run.
+        """
+        for _ in range(CONFLICTS_MAX):
+            record = self._leased(record)
+            try:
+                held.etag = self._store.put(
+                    keys.record_key(record.run_id), record.encode(), if_match=held.etag
+                )
+            except PreconditionFailed:
+                theirs, held.etag = self._read(record.run_id)
+                if theirs.lease is None or theirs.lease.holder != self._holder:
+                    raise LeaseHeld(f"another launcher took over run {record.run_id}") from None
+                record = record.model_copy(update={"cancel_requested": theirs.cancel_requested})
+                continue
+            held.record = record
+            return
+        raise StorageError(f"the record of run {record.run_id} changed on each of {CONFLICTS_MAX} writes")
+
+    def refresh(self, held: Held) -> None:
+        """Take over a wish that another launcher wrote. Raises LeaseHeld when the lease was lost."""
+        theirs, etag = self._read(held.record.run_id)
+        if etag == held.etag:
+            return
+        if theirs.lease is None or theirs.lease.holder != self._holder:
+            raise LeaseHeld(f"another launcher took over run {held.record.run_id}")
+        held.record = held.record.model_copy(update={"cancel_requested": theirs.cancel_requested})
+        held.etag = etag
+
+    def release(self, held: Held) -> None:
+        """Give the lease back. Best effort: it runs out by itself."""
+        try:
+            record = held.record.model_copy(update={"lease": None})
+            held.etag = self._store.put(keys.record_key(record.run_id), record.encode(), if_match=held.etag)
+            held.record = record
+        except RetrainError:
+            return
+
+    @contextmanager
+    def holding(self, run_id: str) -> Iterator[Held]:
+        """Hold a run's lease for a while."""
+        held = self.acquire(run_id)
+        try:
+            yield held
+        finally:
+            self.release(held)
+
+    def request_cancel(self, run_id: str) -> RunRecord:
+        """Write the wish to cancel, whoever holds the lease. Returns the record with it."""
+        for _ in range(CONFLICTS_MAX):
+            record, etag = self._read(run_id)
+            if record.phase.closed or record.cancel_requested:
+                return record
+            record = record.model_copy(update={"cancel_requested": True})
+            try:
+                self._store.put(keys.record_key(run_id), record.encode(), if_match=etag)
+            except PreconditionFailed:
+                continue
+            return record
+        raise StorageError(f"the record of run {run_id} changed on each of {CONFLICTS_MAX} writes")
+
+    def free_name(self, record: RunRecord) -> None:
+        """Give a closed run's name free."""
+        if self.open_run(record.spec.output_name) == record.run_id:
+            self._store.delete(keys.name_lock_key(record.spec.output_name))
+
+    def _lock_name(self, record: RunRecord) -> None:
+        name = record.spec.output_name
+        key = keys.name_lock_key(name)
+        content = json.dumps({"run_id": record.run_id}).encode()
+        try:
+            self._store.put(key, content, if_absent=True)
+            return
+        except PreconditionFailed:
+            data, etag = self._store.get(key)
+        other = _lock_content(data)
+        if other == record.run_id:
+            return
+        if not self._is_over(other):
+            raise UsageError(
+                f"run {other} with the output name {name} is still open",
+                next_step=f"follow it with `retrain attach {other}`, end it with `retrain cancel {other}`,"
+                " or choose another output name",
+            )
+        self._store.put(key, content, if_match=etag)
+
+    def _is_over(self, run_id: str) -> bool:
+        try:
+            return self._read(run_id)[0].phase.closed
+        except UsageError:
+            # A launcher died between lock and record: nothing was started under this lock.
+            return True
+
+    def _read(self, run_id: str) -> tuple[RunRecord, str]:
+        try:
+            data, etag = self._store.get(keys.record_key(run_id))
+            return decode(RunRecord, data), etag
+        except ObjectMissing as error:
+            raise UsageError(
+                f"there is no run {run_id}", next_step="`retrain status` lists the runs"
+            ) from error
+        except ContractError as error:
+            raise StorageError(f"the record of run {run_id} cannot be read: {error}") from error
+
+    def _leased(self, record: RunRecord) -> RunRecord:
+        until = self._store.now() + timedelta(seconds=record.spec.clocks.lease_seconds)
+        return record.model_copy(update={"lease": Lease(holder=self._holder, until=until)})
+
+
+def _lock_content(data: bytes) -> str:
+    try:
+        return str(json.loads(data)["run_id"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise StorageError("a name lock in the bucket cannot be read") from error
+
+
+def _who(holder: str) -> str:
+    try:
+        fields = json.loads(holder)
+        return f"process {fields['pid']} on {fields['host']}"
+    except (ValueError, KeyError, TypeError):
+        return "holder unknown"

@@ -1,0 +1,144 @@
+"""One look at a run: its pods, and what its pod wrote to the bucket. Reads only; errors become `unknown`.
+
+Knows the ports. Pods are looked at before the bucket: a pod found dead has said its last word by then.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from job.contract import keys
+from job.contract.events import Event, Failed, Finished, Progress, TrainingStarted, decode_log
+from job.contract.records import Claim, Heartbeat, Receipt
+from job.contract.schema import ContractError, M, decode
+from launcher.errors import PodError, StorageError
+from launcher.model import Attempt, RunRecord
+from launcher.ports import Pod, Pods, Store, Stored
+from launcher.reconcile import AttemptSeen, Seen, wants_offers
+
+E = TypeVar("E", bound=Event)
+
+MESSAGE_BYTES_MAX = 64 * 1024**2
+"""No message of a pod is larger; what is was not written by our job."""
+
+
+@dataclass
+class Observer:
+    """Looks at one run again and again, and fetches again only what changed."""
+
+    store: Store
+    pods: Pods
+    record: RunRecord
+    troubles: list[str] = field(default_factory=list)
+    """What did not answer on the last pass, in words for a person."""
+    events: dict[int, tuple[Event, ...]] = field(default_factory=dict)
+    """All events of each attempt seen so far, life after life."""
+    _cache: dict[str, tuple[str, bytes]] = field(default_factory=dict)
+
+    def look(self, record: RunRecord) -> Seen:
+        """Return what is to be seen now. Raises StorageError when the store does not even tell the time."""
+        self.record = record
+        self.troubles.clear()
+        attempts = {
+            attempt.number: self._attempt(attempt) for attempt in record.attempts if not attempt.collected
+        }
+        offers = None
+        if wants_offers(record):
+            try:
+                offers = tuple(self.pods.offers())
+            except PodError as error:
+                self.troubles.append(str(error))
+        return Seen(now=self.store.now(), attempts=attempts, offers=offers)
+
+    def _attempt(self, attempt: Attempt) -> AttemptSeen:
+        pods = self._pods_of(attempt) if attempt.gone_at is None else None
+        try:
+            return self._stored(attempt, pods)
+        except StorageError as error:
+            self.troubles.append(str(error))
+            return AttemptSeen(pods=pods)
+
+    def _pods_of(self, attempt: Attempt) -> tuple[Pod, ...] | None:
+        try:
+            found = {pod.pod_id: pod for pod in self.pods.find(attempt.pod_name)}
+            for pod_id in attempt.pod_ids:
+                if pod_id not in found and (pod := self.pods.get(pod_id)) is not None:
+                    found[pod_id] = pod
+        except PodError as error:
+            self.troubles.append(str(error))
+            return None
+        return tuple(found.values())
+
+    def _stored(self, attempt: Attempt, pods: tuple[Pod, ...] | None) -> AttemptSeen:
+        prefix = keys.attempt_prefix(self.record.run_id, attempt.number)
+        listed = {item.key.removeprefix(prefix): item for item in self.store.list(prefix)}
+        claims = self._messages(Claim, [keys.claim(life) for life in keys.lives()], listed, prefix)
+        beats = [listed[key] for life in keys.lives() if (key := keys.heartbeat(life)) in listed]
+        latest = max(beats, key=lambda item: item.modified_at, default=None)
+        heartbeats = self._messages(
+            Heartbeat, [item.key.removeprefix(prefix) for item in beats], listed, prefix
+        )
+        receipts = self._messages(
+            Receipt, [key for key in listed if key.endswith(keys.RECEIPT_SUFFIX)], listed, prefix
+        )
+        events = self._events(attempt, listed)
+        return AttemptSeen(
+            pods=pods,
+            storage=True,
+            claim=claims[0] if claims else None,
+            heartbeat=heartbeats[-1] if heartbeats else None,
+            heartbeat_at=latest.modified_at if latest else None,
+            started=_last(events, TrainingStarted),
+            progress=_last(events, Progress),
+            terminal=_last_word(events),
+            receipts=tuple(receipts),
+        )
+
+    def _events(self, attempt: Attempt, listed: dict[str, Stored]) -> tuple[Event, ...]:
+        found: list[Event] = []
+        for life in keys.lives():
+            if (key := keys.events(life)) in listed:
+                log = decode_log(self._content(listed[key]))
+                found += [event for event in log if event.attempt == attempt.number]
+        self.events[attempt.number] = tuple(found)
+        return tuple(found)
+
+    def _messages(
+        self, kind: type[M], names: Sequence[str], listed: dict[str, Stored], prefix: str
+    ) -> list[M]:
+        found = []
+        for name in names:
+            if name not in listed:
+                continue
+            try:
+                found.append(decode(kind, self._content(listed[name])))
+            except ContractError as error:
+                self.troubles.append(f"{prefix}{name}: {error}")
+        return found
+
+    def _content(self, item: Stored) -> bytes:
+        """Return an object's content, from memory as long as its ETag is the same."""
+        known = self._cache.get(item.key)
+        if known is not None and known[0] == item.etag:
+            return known[1]
+        if item.size > MESSAGE_BYTES_MAX:
+            raise StorageError(f"{item.key} has {item.size} bytes, too many for a message")
+        data, etag = self.store.get(item.key)
+        self._cache[item.key] = (etag, data)
+        return data
+
+
+def _last_word(events: Sequence[Event]) -> Failed | Finished | None:
+    """Return the terminal event, if a job said one."""
+    for event in reversed(events):
+        if isinstance(event, Failed | Finished):
+            return event
+    return None
+
+
+def _last(events: Sequence[Event], kind: type[E]) -> E | None:
+    """Return the newest event of one kind."""
+    for event in reversed(events):
+        if isinstance(event, kind):
+            return event
+    return None

@@ -1,0 +1,80 @@
+"""A run's result for a person, as plain text: what `retrain run` prints when it is over. Pure."""
+
+from datetime import timedelta
+from typing import Any
+
+
+def result_text(result: dict[str, Any]) -> str:
+    """Return the text for what `launcher.report.summary.summary` returned."""
+    lines = [
+        f"{result['output_name']} ({result['run_id']}): {result['phase']}",
+        *([f"  {result['outcome']}"] if result["outcome"] else []),
+        "",
+        *_checkpoints(result),
+        *_fidelity(result),
+        *_money(result),
+        *_teardown(result),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _checkpoints(result: dict[str, Any]) -> list[str]:
+    if not result["checkpoints"]:
+        return ["No checkpoint is home.", ""]
+    lines = ["Checkpoints, each verified against its receipt:"]
+    chosen = result["selected"]
+    for item in result["checkpoints"]:
+        mark = " *" if chosen and chosen["epoch"] == item["epoch"] else ""
+        lines.append(
+            f"  epoch {item['epoch']:>4}  step {item['step']:>6}  {item['bytes'] / 1e6:8.2f} MB"
+            f"  {item['sha256'][:12]}  {item['path']}{mark}"
+        )
+    if chosen:
+        lines.append(f"  * is {chosen['name']}: {chosen['why']}")
+    lines += [f"  not home: {name}" for name in result["not_home"]]
+    return [*lines, ""]
+
+
+def _fidelity(result: dict[str, Any]) -> list[str]:
+    rows = result["fidelity"]
+    names = [name for row in rows[:1] for name in row["attributes"]]
+    if not names:
+        return []
+    lines = ["Asked attributes found in the samples (hits/asked, 95% interval; + lies clear of the start):"]
+    lines.append("  " + " " * 11 + "".join(f"{name:<28}" for name in names).rstrip())
+    for row in rows:
+        label = "start" if row["epoch"] == 0 else f"epoch {row['epoch']}"
+        cells = "".join(
+            f"{_cell(row['attributes'][name]):<28}" for name in names if name in row["attributes"]
+        )
+        lines.append(f"  {label:<11}{cells}".rstrip())
+    return [*lines, ""]
+
+
+def _cell(score: dict[str, Any]) -> str:
+    mark = " +" if score["clear_of_start"] else ""
+    return f"{score['hits']}/{score['n']} {score['rate']:.0%} [{score['low']:.0%}, {score['high']:.0%}]{mark}"
+
+
+def _money(result: dict[str, Any]) -> list[str]:
+    cost = result["cost"]
+    return [
+        f"Took {timedelta(seconds=int(result['seconds']))}, {len(result['attempts'])} attempt(s);"
+        f" about ${cost['estimated_dollars']:.2f} (estimate), at most ${cost['at_most_dollars']:.2f}"
+        f" of ${cost['cap_dollars']:.2f}."
+    ]
+
+
+def _teardown(result: dict[str, Any]) -> list[str]:
+    pods = result["teardown"]["pods"]
+    if not pods:
+        return ["No pod was made."]
+    return [
+        f"Pod {', '.join(pod['pod_ids']) or pod['pod_name']}: "
+        + (
+            f"confirmed gone at {pod['gone_at']}"
+            if pod["gone_at"]
+            else f"NOT confirmed gone {pod['console_url'] or ''}"
+        )
+        for pod in pods
+    ]
