@@ -24,7 +24,7 @@ class DiffusersTrainer:
         write_task(task, path)
         return Command((sys.executable, "-m", "job.trainers.embedded", str(path)), child_environment())
 
-    def reader(self, task: TrainingTask) -> ReportReader:
+    def reader(self, task: TrainingTask) -> ReportReader:  # noqa: ARG002 - the lines say it all
         """Return a reader of the child's stdout."""
         return _LineReader()
 

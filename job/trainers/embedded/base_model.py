@@ -39,13 +39,17 @@ class BaseModel:
         """What sd-scripts calls this architecture, told by the width of its text states."""
         return {768: "sd_v1", 1024: "sd_v2"}.get(self.unet.config.cross_attention_dim, "custom")
 
+    @property
+    def shrinkage(self) -> int:
+        """Pixels of an image per pixel of its latents, along each side."""
+        return int(2 ** (len(self.vae.config.block_out_channels) - 1))
+
     def check_resolution(self, resolution: tuple[int, int]) -> None:
         """Raise TrainingError(BAD_RECIPE) when the VAE cannot encode images of this size."""
-        factor = 2 ** (len(self.vae.config.block_out_channels) - 1)
-        if any(side % factor for side in resolution):
+        if any(side % self.shrinkage for side in resolution):
             raise TrainingError(
                 Reason.BAD_RECIPE,
-                f"resolution {resolution} is no multiple of {factor}, which {self.name} needs",
+                f"resolution {resolution} is no multiple of {self.shrinkage}, as {self.name} needs",
             )
 
 

@@ -23,7 +23,8 @@ def encode_checkpoint(tensors: dict[str, Tensor], metadata: Mapping[str, str]) -
     """Return the safetensors file, with the hash of its tensors in the metadata."""
     digest = hashlib.sha256(_body(save(tensors))).hexdigest()
     hashes = {"sshs_model_hash": digest, "modelspec.hash_sha256": f"0x{digest}"}
-    return save(tensors, {**metadata, **hashes})
+    blob: bytes = save(tensors, {**metadata, **hashes})
+    return blob
 
 
 def _body(blob: bytes) -> memoryview:

@@ -14,6 +14,7 @@ INHERITED = (
     "MKL_NUM_THREADS",
     "NVIDIA_VISIBLE_DEVICES",
     "OMP_NUM_THREADS",
+    "OMP_WAIT_POLICY",
     "PATH",
     "PYTHONHASHSEED",
     "TMPDIR",
@@ -25,6 +26,8 @@ def child_environment(parent: Mapping[str, str] | None = None) -> dict[str, str]
     """Return what a child needs to find `job`, the GPU and its threads, and to stay off the network."""
     parent = os.environ if parent is None else parent
     found = {name: parent[name] for name in INHERITED if parent.get(name)}
+    # Threads that spin while they wait make steps up to thirty times slower where others want the cores too.
+    found.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     paths = [str(Path(job.__file__).parent.parent), *filter(None, [parent.get("PYTHONPATH")])]
     return found | {
         "PYTHONPATH": os.pathsep.join(paths),

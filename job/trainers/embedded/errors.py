@@ -21,9 +21,7 @@ def exhaustion_explained() -> Iterator[None]:
     try:
         yield
     except MemoryError as error:
-        raise TrainingError(
-            Reason.OUT_OF_MEMORY, "the machine has not enough memory for this training"
-        ) from error
+        raise TrainingError(Reason.OUT_OF_MEMORY, "the machine has not enough memory") from error
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise TrainingError(Reason.DISK_FULL, "no space left on the disk") from error

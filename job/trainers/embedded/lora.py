@@ -33,7 +33,7 @@ def targets(model: nn.Module, prefix: str) -> Iterator[tuple[str, nn.Linear | nn
             continue
         for name, layer in block.named_modules():
             linear = isinstance(layer, nn.Linear)
-            if linear or (isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1)):
+            if linear or (isinstance(layer, nn.Conv2d) and layer.kernel_size == layer.stride == (1, 1)):
                 path = f"{block_name}.{name}"
                 if prefix == TEXT_ENCODER and not path.startswith("text_model."):
                     path = f"text_model.{path}"  # transformers 5 dropped this level; files keep it
@@ -48,7 +48,7 @@ class LoraLayer(nn.Module):
         self.down: nn.Linear | nn.Conv2d
         self.up: nn.Linear | nn.Conv2d
         if isinstance(layer, nn.Conv2d):
-            self.down = nn.Conv2d(layer.in_channels, rank, 1, layer.stride, bias=False)
+            self.down = nn.Conv2d(layer.in_channels, rank, 1, bias=False)
             self.up = nn.Conv2d(rank, layer.out_channels, 1, bias=False)
         else:
             self.down = nn.Linear(layer.in_features, rank, bias=False)
@@ -112,9 +112,7 @@ class LoraNetwork:
         own = dict(self.layers())
         unknown = [name for name in weights if name not in own]
         if unknown:
-            raise _refused(
-                f"{file_name} was made for another base model: it has {unknown[0]}, the base does not"
-            )
+            raise _refused(f"{file_name} was made for another base model: this one has no {unknown[0]}")
         missing = [name for name in own if name not in weights]
         if any(name.startswith(UNET) for name in missing):
             raise _refused(f"{file_name} was made for another base model: it lacks {missing[-1]}")
@@ -139,7 +137,8 @@ class LoraNetwork:
 
 def _adding(layer: LoraLayer) -> Any:
     def hook(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        return output + layer(inputs[0])
+        added: Tensor = layer(inputs[0])
+        return output + added
 
     return hook
 

@@ -1,4 +1,4 @@
-"""What is trained when and at which rate: pure functions of the recipe, so that a resumed run is the same run.
+"""What is trained when and at which rate, as pure functions: a resumed run is the same run.
 
 Counting, shuffling and schedules follow sd-scripts (`train_network.py`, `library/train_util.py`).
 Knows the recipe; no training library.

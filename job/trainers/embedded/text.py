@@ -1,4 +1,4 @@
-"""Captions to text-encoder states, past CLIP's 75 tokens the way sd-scripts does it (`library/strategy_sd.py`).
+"""Captions to text-encoder states, past CLIP's 75 tokens as sd-scripts does it (`library/strategy_sd.py`).
 
 A caption is padded to `max_token_length`, cut into chunks of a window's content, each chunk wrapped in
 BOS and EOS and encoded by itself; the states are joined again with the first BOS and the last EOS.
@@ -45,7 +45,7 @@ class CaptionEncoder:
         """Return states, captions × (chunks × content + 2) × width."""
         chunks = self.tokens(captions)
         # Most chunks of short captions are the same padding: each distinct one is encoded once.
-        distinct, where = chunks.reshape(-1, self._window).unique(dim=0, return_inverse=True)
+        distinct, where = torch.unique(chunks.reshape(-1, self._window), dim=0, return_inverse=True)
         device = self._model.device
         states: Tensor = self._model(distinct.to(device))[0].index_select(0, where.to(device))
         if self._chunks == 1:

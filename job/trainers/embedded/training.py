@@ -1,7 +1,7 @@
 """The training itself: base, dataset and recipe in, reports and checkpoints out.
 
-Losses, noise and weighting follow sd-scripts' `train_network.py`; noise and timesteps are drawn on the CPU
-from (seed, step), so that they are the same on every device and after every resume.
+Follows sd-scripts' `train_network.py`. All chance comes from (seed, step), drawn on the CPU, so that it is
+the same on every device and after every resume.
 """
 
 import contextlib
@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from job.contract.reasons import Reason
 from job.trainers.base import Remark, Report, Saved, Started, StateSaved, Stepped, TrainingTask
@@ -23,6 +22,7 @@ from job.trainers.embedded.dataset import Dataset, read_dataset
 from job.trainers.embedded.errors import TrainingError
 from job.trainers.embedded.files import write_file
 from job.trainers.embedded.lora import LoraNetwork, read_lora
+from job.trainers.embedded.objective import Objective
 from job.trainers.embedded.order import (
     derived_seed,
     epoch_batches,
@@ -53,9 +53,7 @@ class _Training:
     ) -> None:
         recipe = task.recipe
         if not recipe.learning_rate and not recipe.text_lr:
-            raise TrainingError(
-                Reason.BAD_RECIPE, "learning_rate and text_lr are both 0: nothing would be trained"
-            )
+            raise TrainingError(Reason.BAD_RECIPE, "learning_rate and text_lr are both 0")
         self._task, self._recipe, self._dataset, self._base, self._report = (
             task,
             recipe,
@@ -73,7 +71,7 @@ class _Training:
         self._encoded: dict[str, Tensor] = {}
         self._trained = self._trained_parts()
         self._optimizer = self._make_optimizer()
-        self._snr = base.noise.alphas_cumprod / (1 - base.noise.alphas_cumprod)
+        self._objective = Objective(base.noise, recipe.min_snr_gamma)
         self._latents = self._all_latents() if recipe.cache_latents else None
 
     def run(self) -> None:
@@ -115,7 +113,9 @@ class _Training:
             dropout=recipe.network_dropout,
         )
         for model in (base.unet, base.text_encoder):
-            model.to(self._device, self._dtype)
+            model.to(self._device)
+            if self._dtype is not torch.float32:
+                model.to(self._dtype)
             if recipe.gradient_checkpointing == "on":
                 model.train()  # both libraries recompute in training mode only
         if recipe.gradient_checkpointing == "on":
@@ -135,7 +135,7 @@ class _Training:
             if rate:
                 parts.append((list(group.parameters()), rate))
             else:
-                group.requires_grad_(False)
+                group.requires_grad_(False).eval()
         return parts
 
     def _make_optimizer(self) -> torch.optim.Optimizer:
@@ -188,57 +188,37 @@ class _Training:
 
     def _step(self, step: int, batch: tuple[int, ...]) -> float:
         """Make one optimizer step and return its loss."""
-        recipe, noise_schedule = self._recipe, self._base.noise
+        recipe = self._recipe
         torch.manual_seed(derived_seed(recipe.seed, "dropout", step))
         chance = torch.Generator().manual_seed(derived_seed(recipe.seed, "noise", step))
         for group, (_, rate) in zip(self._optimizer.param_groups, self._trained, strict=True):
             group["lr"] = rate * rate_factor(recipe, step - 1, self._total)
 
-        if self._latents is None:
-            latents = self._encode(batch, chance)
-        else:
-            latents = self._latents[list(batch)]
-        noise = torch.randn(latents.shape, generator=chance).to(self._device)
-        steps = noise_schedule.config.num_train_timesteps
-        timesteps = torch.randint(0, steps, (len(batch),), generator=chance)
-        noisy = noise_schedule.add_noise(latents, noise, timesteps.to(self._device))
-        target = noise
-        if self._base.predicts_velocity:
-            target = noise_schedule.get_velocity(latents, noise, timesteps.to(self._device))
-
+        latents = self._encode(batch, chance) if self._latents is None else self._latents[list(batch)]
+        question = self._objective.ask(latents, chance)
+        captions = step_captions([self._dataset.captions[number] for number in batch], recipe, step)
         mixed = self._dtype is not torch.float32
         with torch.autocast(self._device, self._dtype) if mixed else contextlib.nullcontext():
-            states = self._states([self._dataset.captions[number] for number in batch], step)
-            guess = self._base.unet(noisy, timesteps.to(self._device), states, return_dict=False)[0]
-        losses = functional.mse_loss(guess.float(), target.float(), reduction="none").flatten(1).mean(1)
-        loss = (losses * self._weights(timesteps)).mean()
+            states = self._states(captions)
+            answer = self._base.unet(question.noisy, question.timesteps, states, return_dict=False)[0]
+        loss = self._objective.loss(answer, question)
 
         self._optimizer.zero_grad()
-        self._scaler.scale(loss).backward()
+        torch.autograd.backward(self._scaler.scale(loss))
         self._scaler.unscale_(self._optimizer)
         torch.nn.utils.clip_grad_norm_([p for group, _ in self._trained for p in group], MAX_GRAD_NORM)
         self._scaler.step(self._optimizer)
         self._scaler.update()
         return loss.item()
 
-    def _states(self, captions: list[str], step: int) -> Tensor:
-        """Return the text states of this step; remembered where neither weights nor captions change."""
-        varied = step_captions(captions, self._recipe, step)
+    def _states(self, captions: list[str]) -> Tensor:
+        """Return the captions' text states; remembered where neither weights nor captions change."""
         if self._recipe.text_lr or self._recipe.shuffle_caption:
-            return self._captions(varied)
-        for caption in set(varied) - self._encoded.keys():
-            with torch.no_grad():
+            return self._captions(captions)
+        for caption in captions:
+            if caption not in self._encoded:
                 self._encoded[caption] = self._captions([caption])
-        return torch.cat([self._encoded[caption] for caption in varied])
-
-    def _weights(self, timesteps: Tensor) -> Tensor:
-        """Return each sample's weight in the loss: Min-SNR where the recipe asks for it."""
-        gamma = self._recipe.min_snr_gamma
-        if gamma is None:
-            return torch.ones(len(timesteps), device=self._device)
-        snr = self._snr[timesteps]
-        weights = snr.clamp(max=gamma) / (snr + 1 if self._base.predicts_velocity else snr)
-        return weights.to(self._device)
+        return torch.cat([self._encoded[caption] for caption in captions])
 
     # Files
 

@@ -45,7 +45,7 @@ def decode(line: str) -> Report | None:
 
 
 def private_stdout() -> TextIO:
-    """Return this process's stdout for reports alone; whoever else prints, C code included, reaches stderr."""
+    """Return this process's stdout for reports alone; all else that is printed reaches stderr."""
     stream = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     sys.stdout = sys.stderr

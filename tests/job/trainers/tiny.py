@@ -1,4 +1,4 @@
-"""A random Stable Diffusion model of a few hundred kilobytes, in diffusers' folder format, and a dataset for it."""
+"""A random Stable Diffusion model of a few megabytes, as a diffusers folder, and a dataset for it."""
 
 import json
 from pathlib import Path
