@@ -86,7 +86,7 @@ class Home:
                 item for item in record.checkpoints() if item.receipt.epoch == record.selection.epoch
             )
             self._promote(self.models_dir / chosen.receipt.name, self.selected(record.spec.output_name))
-        write_atomically(results / "run.json", record.model_dump_json(indent=2, exclude_none=True).encode())
+        write_atomically(results / "run.json", record.model_dump_json(indent=2).encode())
 
     def _promote(self, source: Path, target: Path) -> None:
         temporary = target.with_name(f".{target.name}.part")

@@ -79,8 +79,7 @@ class Loop:
                 record = held.record
                 if record.phase.closed or record.phase is Phase.LEAKED:
                     return record
-                pause = record.spec.clocks.poll_seconds
-                self._world.clock.sleep(min(pause * 2**failures, max(OUTAGE_BACKOFF_MAX, pause)))
+                self._world.clock.sleep(_pause(record, failures))
 
     def once(self, run_id: str) -> RunRecord:
         """Make one pass over a run and return its record: for cron and CI."""
@@ -230,6 +229,12 @@ class Loop:
             if attempt.gone_at and not (known and known.gone_at):
                 pods = ", ".join(attempt.pod_ids) or "no pod"
                 self._world.notifier.say(f"attempt {attempt.number}: {pods} confirmed gone")
+
+
+def _pause(record: RunRecord, failures: int) -> float:
+    """Return the seconds until the next pass, longer after each that failed in a row."""
+    poll = record.spec.clocks.poll_seconds
+    return poll if not failures else max(poll, min(OUTAGE_BACKOFF_MAX, poll * 2 ** min(failures, 10)))
 
 
 def _arrival(receipt: Receipt) -> str:

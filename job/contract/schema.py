@@ -38,7 +38,7 @@ class Message(Wire):
 
     def encode(self) -> bytes:
         """Return the message as UTF-8 JSON, presigned URLs in clear: for the wire only."""
-        return self.model_dump_json(exclude_none=True).encode()
+        return self.model_dump_json().encode()
 
 
 M = TypeVar("M", bound=Message)
