@@ -1,6 +1,8 @@
 """Findings about images and captions that can be read."""
 
+import ast
 import io
+import re
 import struct
 import zlib
 from pathlib import Path
@@ -166,3 +168,16 @@ def test_the_real_package_is_sound(name: str) -> None:
         found = check(dataset)
         require_sound(dataset, found)
     assert {f.code for f in found} == {"caption-duplicate"}
+
+
+def test_the_manual_names_every_code() -> None:
+    sources = Path(checks.__file__).parent.glob("*.py")
+    said = {
+        (call.args[0].value, call.func.id)
+        for source in sources
+        for call in ast.walk(ast.parse(source.read_text()))
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name)
+        if call.func.id in tuple(Severity) and isinstance(call.args[0], ast.Constant)
+    }
+    manual = (Path(__file__).parents[3] / "docs" / "dataset.md").read_text()
+    assert set(re.findall(r"^\| `([a-z0-9-]+)` \| (\w+) \|", manual, re.MULTILINE)) == said
