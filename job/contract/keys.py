@@ -122,9 +122,11 @@ def overwritten(durable: Iterable[str]) -> tuple[str, ...]:
 
 def read_back(durable: Iterable[str]) -> tuple[str, ...]:
     """Keys that a later life of the same attempt must be able to read."""
+    durable = tuple(durable)
     return (
         *created_once(),
         *(events(life) for life in lives()),
         *STATE_SLOTS,
+        *(key for key in durable if key.startswith(checkpoint(""))),
         *(receipt(artefact) for artefact in durable),
     )
