@@ -28,6 +28,8 @@ from launcher.ports import Offer, Pod, PodSpec, PodState
 
 OFFER = "this machine"
 SCRATCH_VARIABLE = "RETRAIN_SCRATCH"
+SOURCES = Path(__file__).parents[2]
+"""Where the package `job` lies: the pod runs what this launcher came with."""
 POD_ID = re.compile(r"local-[0-9a-f]{12}")
 PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VIRTUAL_ENV")
 """What a pod inherits of the launcher's environment. Never a credential."""
@@ -123,7 +125,7 @@ class ProcessPods:
         ours = {
             POD_ID_VARIABLE: pod_id,
             SCRATCH_VARIABLE: str(folder / "scratch"),
-            "PYTHONPATH": str(Path(__file__).parents[2]),
+            "PYTHONPATH": str(SOURCES),
             "PYTHONUNBUFFERED": "1",
         }
         return {**inherited, **given, **ours}
