@@ -159,6 +159,13 @@ def _several_lines(survey: Survey) -> Iterator[Finding]:
             yield warning("caption-lines", pair.caption_file.path, seen, "write it in one line")
 
 
+def _byte_order_marks(survey: Survey) -> Iterator[Finding]:
+    for pair in survey.dataset.pairs:
+        if pair.caption_marked:
+            seen = "starts with a byte order mark, which is trained as text"
+            yield warning("caption-bom", pair.caption_file.path, seen, "save it as UTF-8 without one")
+
+
 def _prefix(survey: Survey) -> Iterator[Finding]:
     pairs = survey.dataset.pairs
     prefix = common_prefix([pair.caption for pair in pairs])
@@ -175,6 +182,7 @@ DATASET_CHECKS: tuple[Callable[[Survey], Iterable[Finding]], ...] = (
     _same_images,
     _same_captions,
     _several_lines,
+    _byte_order_marks,
     _prefix,
 )
 

@@ -20,8 +20,9 @@ IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp"})
 """What both trainers open."""
 CAPTION_BYTES_MAX = 64 * 2**10
 CAPTIONS_BYTES_MAX = 64 * 2**20
-STEM_BYTES_MAX = 200
-"""File systems allow 255 bytes; a suffix and a trainer's own additions must fit."""
+STEM_BYTES_MAX = 180
+"""The pod takes names of up to 200 bytes; a suffix must fit, and what trainers add."""
+_MARK = "\ufeff"
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,10 @@ class Pair:
     caption_file: Entry
     caption: str
     """Its first line, which is what trainers read."""
-    caption_lines: int = 1
+    caption_lines: int
     """Lines that are not blank."""
+    caption_marked: bool
+    """Whether the file starts with a byte order mark, which trainers take for text."""
 
 
 @dataclass(frozen=True)
@@ -140,18 +143,20 @@ def _pair(source: Source, image: Entry, caption: Entry) -> Pair | Finding:
             "caption-too-large", caption.path, f"has {caption.bytes} bytes", "keep to what fits a prompt"
         )
     try:
-        text = source.read(caption).decode("utf-8-sig")
+        text = source.read(caption).decode()
     except DatasetError as exc:
         return error("file-damaged", caption.path, "cannot be read", exc.next_step)
     except UnicodeDecodeError as exc:
         return error(
             "caption-not-utf8", caption.path, f"is not UTF-8 at byte {exc.start}", "save it as UTF-8"
         )
+    marked = text.startswith(_MARK)
+    text = text.removeprefix(_MARK)
     lines = text.splitlines()
     if not lines or not lines[0].strip():
         seen = "is empty" if not text.strip() else "has an empty first line, the only one that is trained"
         return error("caption-empty", caption.path, seen, "write what the image shows, in one line")
-    return Pair(stem, image, caption, lines[0].strip(), sum(1 for line in lines if line.strip()))
+    return Pair(stem, image, caption, lines[0].strip(), sum(1 for line in lines if line.strip()), marked)
 
 
 def _collisions(groups: Iterable[list[Entry]], what: str) -> list[Finding]:
