@@ -1,5 +1,6 @@
 """The launcher's errors: one root, a subclass for each decision a caller makes, an exit code for each."""
 
+from collections.abc import Iterable
 from enum import IntEnum
 
 
@@ -15,6 +16,15 @@ class Exit(IntEnum):
     INCOMPLETE = 7
     LEAKED = 8
     CANCELLED = 9
+
+    @classmethod
+    def gravest(cls, codes: Iterable[int]) -> int:
+        """Return which of several exit codes counts, 0 for none."""
+        given = set(codes)
+        return next((code for code in _BY_GRAVITY if code in given), max(given, default=0))
+
+
+_BY_GRAVITY = (8, 7, 6, 5, 9)
 
 
 class RetrainError(Exception):

@@ -87,6 +87,11 @@ class Journal:
             return None
         return str(_lock_content(data))
 
+    def is_open(self, name: str) -> bool:
+        """Whether a run of this output name is open."""
+        run_id = self.open_run(name)
+        return run_id is not None and not self._is_over(run_id)
+
     def create(self, record: RunRecord) -> Held:
         """Write a new run, under this launcher's lease from the first moment.
 

@@ -1,5 +1,6 @@
 """A run's result for a person, as plain text: what `retrain run` prints when it is over. Pure."""
 
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -78,3 +79,15 @@ def _teardown(result: dict[str, Any]) -> list[str]:
         )
         for pod in pods
     ]
+
+
+def overview_text(results: Sequence[dict[str, Any]]) -> str:
+    """Return a line for each run."""
+    if not results:
+        return "no runs\n"
+    return "".join(
+        f"{result['run_id']}  {result['phase']:<12}  {result['output_name']}"
+        f"  {len(result['checkpoints'])} checkpoint(s) home"
+        f"  at most ${result['cost']['at_most_dollars']:.2f} of ${result['cost']['cap_dollars']:.2f}\n"
+        for result in results
+    )

@@ -1,0 +1,45 @@
+"""`retrain run`: the whole job, from checked data to a model at home and a pod that is proven gone."""
+
+import click
+
+from launcher.cli.options import SettingsFlags, settings_options
+
+
+@click.command("run")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
+@click.option("--detach", is_flag=True, help="Return as soon as the pod is asked for; follow with attach.")
+@settings_options
+def command(*, as_json: bool, detach: bool, flags: SettingsFlags) -> int:
+    """Train: check and pack the data, rent a pod, bring every checkpoint home, prove the pod gone.
+
+    Ctrl-C detaches: the run goes on under its deadline, `retrain attach` follows it.
+    """
+    from launcher.cli.follow import follow, print_result
+    from launcher.cli.narrator import Narrator
+    from launcher.cli.wiring import workplace
+    from launcher.errors import UsageError
+    from launcher.loop import Loop
+    from launcher.staging import stage
+
+    settings = flags.load()
+    narrator = Narrator()
+    with workplace(settings, narrator) as place:
+        name = settings.recipe.output_name
+        if place.journal.is_open(name):
+            raise UsageError(
+                f"a run with the output name {name} is still open",
+                next_step="follow it with `retrain attach`, end it with `retrain cancel`, or name it otherwise",
+            )
+        world = place.world
+        record = stage(settings, world.store, world.home, narrator, world.store.now())
+        moved = world.home.set_aside(name, record.created_at)
+        if moved is not None:
+            narrator.say(f"what an earlier run of this name left is now in {moved}")
+        place.journal.release(place.journal.create(record))
+        narrator.say(f"run {record.run_id} of {name} is on record")
+        if not detach:
+            return follow(place, record.run_id, as_json=as_json)
+        record = Loop(world, place.journal).once(record.run_id)
+        narrator.say(f"`retrain attach {record.run_id}` follows it, `retrain reconcile` looks after it")
+        print_result(place, record, as_json=as_json)
+        return 0
