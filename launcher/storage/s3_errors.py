@@ -10,6 +10,7 @@ from botocore.exceptions import (
     ClientError,
     ConnectionError,  # noqa: A004 (botocore's own, no relative of the builtin)
     HTTPClientError,
+    IncompleteReadError,
     NoCredentialsError,
     ParamValidationError,
     PartialCredentialsError,
@@ -67,7 +68,7 @@ def translate(exc: Exception, config: S3Config, *, doing: str, conditional: bool
             f"The bucket name {config.bucket!r} or a key is not valid; could not {doing}.",
             next_step="Check the name of the bucket.",
         )
-    if isinstance(exc, ConnectionError | HTTPClientError | HTTPError):
+    if isinstance(exc, ConnectionError | HTTPClientError | HTTPError | IncompleteReadError):
         return StorageError(
             f"{config.place} cannot be reached; could not {doing} ({type(exc).__name__}).",
             next_step="Check the network and endpoint_url, then try again.",
