@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from launcher.dataset.checks import check
+from job.contract.reasons import Reason
+from job.unpack import Zip, unpack_dataset
+from launcher.dataset.checks import check, require_sound
 from launcher.dataset.packing import pack
-from launcher.dataset.reading import open_dataset
+from launcher.dataset.reading import STEM_BYTES_MAX, open_dataset
 from launcher.errors import DatasetError, RetrainError
 from tests.launcher.dataset.packages import image, pairs, unpacked, zipped
 
@@ -52,6 +54,30 @@ def test_bytes_go_in_unchanged_under_flat_names(tmp_path: Path) -> None:
             "é.png": files["y/é.png"],
             "é.txt": files["z/e\u0301.txt"],
         }
+
+
+def test_the_pod_takes_every_name_that_is_packed(tmp_path: Path) -> None:
+    stems = [
+        "plain",
+        "n" * STEM_BYTES_MAX,
+        "é" * (STEM_BYTES_MAX // 2),
+        "a:b",
+        "-dash",
+        " . ",
+        "a.b.c",
+        "C:\u00e4",
+    ]
+    files = {f"in/{stem}.jpeg": image(kind="JPEG", colour=n) for n, stem in enumerate(stems)}
+    files |= {f"in/{stem}.txt": stem.encode() for stem in stems}
+    with open_dataset(unpacked(tmp_path / "set", files)) as dataset:
+        require_sound(dataset, check(dataset))
+        packed = pack(dataset, tmp_path / "out.zip")
+    archive = Zip(packed.path, reason=Reason.BAD_DATASET, noun="the dataset")
+    count = unpack_dataset(archive, tmp_path / "pod", repeat_count=10, caption_extension=".txt")
+    archive.close()
+    assert count == packed.images == len(stems)
+    (subset,) = (tmp_path / "pod").iterdir()
+    assert sorted(path.read_bytes() for path in subset.iterdir()) == sorted(files.values())
 
 
 def test_a_failure_leaves_what_was_there(tmp_path: Path) -> None:
