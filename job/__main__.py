@@ -14,9 +14,9 @@ from collections.abc import Mapping
 from job import environment, lifecycle
 from job.clock import Clock
 from job.contract.recipe import TrainerName
-from job.desk import World
+from job.desk import Drawer, World
 from job.errors import AlreadyOverError, JobError, NotStartedError, TerminatedError
-from job.evaluate.base import Drawer
+from job.evaluate.drawing import draw_command
 from job.exits import ExitCode, exit_code
 from job.patience import Stop
 from job.redaction import Redactor
@@ -32,7 +32,7 @@ TRAINERS: Mapping[TrainerName, Trainer] = {TrainerName.DIFFUSERS: DiffusersTrain
 def main(
     variables: Mapping[str, str],
     trainers: Mapping[TrainerName, Trainer] = TRAINERS,
-    drawer: Drawer | None = None,
+    drawer: Drawer = draw_command,
 ) -> ExitCode:
     """Do this pod's work."""
     try:

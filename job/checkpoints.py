@@ -42,6 +42,8 @@ class Checkpoints:
         self.needed = frozenset(needed)
         self.files: dict[int, Path] = {}
         """Epoch → complete, checked file on this disk."""
+        self.steps: dict[int, int] = {}
+        """Epoch → optimizer steps done when it was written."""
         self._recipe = recipe
         self._vouching = vouching
         self._worker = worker
@@ -96,7 +98,7 @@ class Checkpoints:
         self._check(path, name)
         artefact = Artefact(ArtefactKind.CHECKPOINT, keys.checkpoint(name), name, epoch, step, path)
         receipt = self._vouching.vouch(artefact, self._patience)
-        self.files[epoch] = path
+        self.files[epoch], self.steps[epoch] = path, step
         self._vouched.add(epoch)
         self._say(
             CheckpointUploaded, name=name, epoch=epoch, step=step, bytes=receipt.bytes, sha256=receipt.sha256

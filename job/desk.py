@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from job.clock import Clock
 from job.contract import keys
@@ -20,14 +20,14 @@ from job.contract.recipe import TrainerName
 from job.contract.records import Heartbeat
 from job.environment import Environment
 from job.errors import TerminatedError
-from job.evaluate.base import Drawer
+from job.evaluate.drawing import DrawTask
 from job.files import free_bytes, fresh_folder
 from job.outbox import Outbox
 from job.patience import Patience, Stop
 from job.redaction import Redactor
 from job.supervise import Children
 from job.telemetry import LOG_SECONDS, LogTail, Periodic, Status
-from job.trainers.base import Trainer
+from job.trainers.base import Command, Trainer
 from job.transfer import Bucket, Transfer
 from job.uploads import Vouching, Worker
 from job.watchdog import Watchdog
@@ -39,6 +39,14 @@ LAST_WORD_SECONDS = 3
 TERMINATED_CHILD_SHARE = 0.25
 """Of the grace after SIGTERM that a child gets; the rest is for uploads."""
 TERMINATED_UPLOADS_SHARE = 0.8
+
+
+class Drawer(Protocol):
+    """A way to draw; `job.evaluate.drawing.draw_command` is the real one."""
+
+    def __call__(self, task: DrawTask, task_file: Path, /) -> Command:
+        """Return the child process that draws `task` and says so in the lines that `drawing.parse` reads."""
+        ...
 
 
 @dataclass
@@ -53,7 +61,7 @@ class World:
     redact: Redactor
     transfer: Transfer
     trainers: Mapping[TrainerName, Trainer]
-    drawer: Drawer | None
+    drawer: Drawer
     terminated_at: float | None = None
     """Monotonic seconds of the SIGTERM that came."""
 

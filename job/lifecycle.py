@@ -17,7 +17,7 @@ from job.contract import keys
 from job.contract.events import Booted, Claimed, Failed, Finished, Warned
 from job.contract.manifest import InputRole, RunManifest
 from job.contract.reasons import Reason
-from job.contract.records import Receipt, Stage
+from job.contract.records import ArtefactKind, Receipt, Stage
 from job.desk import Desk, World, open_desk
 from job.errors import JobError, TerminatedError
 from job.evaluate.measure import Measuring
@@ -179,16 +179,22 @@ class _Attempt:
         if desk.manifest.evaluation is None:
             return
         desk.status.stage = Stage.EVALUATING
-        if drawer is None:
-            self._warn("this image cannot draw: no evaluation")
-            return
         # A checkpoint is drawn from once its file is known to be complete and sound.
         if not desk.uploads.drain(desk.working_patience):
             desk.stop.check()
         made = {**place.earlier, **checkpoints.files}
         made |= self._fetch_own(receipts, have=made)
         loras: dict[int, Path | None] = {keys.START_EPOCH: place.init_weights, **made}
-        Measuring(desk, drawer, base_model=place.base_model, ruler=place.ruler, receipts=receipts).run(loras)
+        steps = {item.epoch: item.step for item in desk.manifest.inputs if item.epoch and item.step}
+        steps |= {r.epoch: r.step for r in receipts.values() if r.kind is ArtefactKind.CHECKPOINT}
+        Measuring(
+            desk,
+            drawer,
+            base_model=place.base_model,
+            ruler=place.ruler,
+            receipts=receipts,
+            steps=steps | checkpoints.steps,
+        ).run(loras)
 
     def _fetch_own(self, receipts: Mapping[str, Receipt], have: Mapping[int, object]) -> dict[int, Path]:
         """Fetch the checkpoints that earlier lives of this attempt vouched for and that are still to be

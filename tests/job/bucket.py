@@ -1,7 +1,7 @@
 """A bucket over HTTP that knows what the job needs of S3, and fails on everything else.
 
-Presigned in spirit: a URL's signature is bound to method, key and, for create-only, to the header that it signs.
-Faults are a function of each request, so that a test says when the store misbehaves.
+Presigned in spirit: a URL's signature is bound to method, key and, for create-only, to the header that it
+signs. Faults are a function of each request, so that a test says when the store misbehaves.
 """
 
 import base64

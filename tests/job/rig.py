@@ -34,7 +34,7 @@ from job.contract.recipe import Recipe, TrainerName
 from job.contract.records import Receipt
 from job.contract.schema import decode
 from job.desk import World
-from job.evaluate.base import DrawingTask
+from job.evaluate.drawing import DrawTask, encode_task
 from job.exits import ExitCode
 from job.patience import Stop
 from job.redaction import Redactor
@@ -105,15 +105,15 @@ class ScriptedTrainer:
 
 @dataclass
 class ScriptedDrawer:
-    mode: str = "draw"
-    tasks: list[DrawingTask] = field(default_factory=list)
+    """Stands for `draw_command`. Modes: draw, fail-N (at epoch N), fail, hang."""
 
-    def __call__(self, task: DrawingTask) -> Command:
+    mode: str = "draw"
+    tasks: list[DrawTask] = field(default_factory=list)
+
+    def __call__(self, task: DrawTask, task_file: Path, /) -> Command:
         self.tasks.append(task)
-        names = [prompt.name for prompt in task.plan.prompts]
-        return Command(
-            (sys.executable, str(HERE / "scripted_drawing.py"), str(task.folder), self.mode, *names)
-        )
+        task_file.write_text(encode_task(task))
+        return Command((sys.executable, str(HERE / "scripted_drawing.py"), str(task_file), self.mode))
 
 
 def zipped(files: Mapping[str, bytes]) -> bytes:

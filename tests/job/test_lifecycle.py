@@ -39,7 +39,8 @@ def test_happy_path(rig: Rig) -> None:
         scores = decode(Scores, rig.bucket.objects[rig.key(keys.scores(epoch))])
         assert (scores.attributes["split"].n, scores.attributes["split"].hits) == (2, 1)
         assert rig.receipt(keys.scores(epoch)) and rig.receipt(keys.samples(epoch))
-    assert [task.lora is None for task in rig.drawer.tasks] == [True, False, False, False]
+    canvases = rig.drawer.tasks[0].canvases
+    assert [(c.epoch, c.lora is None) for c in canvases] == [(0, True), (1, False), (2, False), (3, False)]
     assert rig.said("evaluated")[0].hits == {"split": (1, 2)}
     assert rig.bucket.user_agents == {
         agent for agent in rig.bucket.user_agents if agent.startswith("retrain-job/")
