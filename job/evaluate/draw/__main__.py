@@ -20,7 +20,7 @@ def main(arguments: list[str]) -> int:
     task = decode_task(Path(arguments[0]).read_text(encoding="utf-8"))
     try:
         with exhaustion_explained():
-            # Here, not above: an import may run out of memory too.
+            # Imported here, where running out of memory is explained.
             from job.evaluate.draw.artist import draw
 
             draw(task, lambda report: write(encode_drawn(report)))

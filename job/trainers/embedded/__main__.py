@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from job.trainers.base import Trouble
+from job.trainers.embedded.dataset import read_dataset
 from job.trainers.embedded.errors import TrainingError, exhaustion_explained
 from job.trainers.embedded.task import read_task
 from job.trainers.embedded.wire import encode, line_writer, private_stdout
@@ -20,10 +21,11 @@ def main(arguments: list[str]) -> int:
     task = read_task(Path(arguments[0]))
     try:
         with exhaustion_explained():
-            # Here, not above: an import may run out of memory too.
+            dataset = read_dataset(task.data_dir, task.recipe)
+            # Imported late: it takes seconds, which a bad dataset need not wait for.
             from job.trainers.embedded.training import train
 
-            train(task, lambda report: write(encode(report)))
+            train(task, dataset, lambda report: write(encode(report)))
     except TrainingError as error:
         logging.getLogger(__name__).exception("training cannot go on")
         write(encode(Trouble(error.reason, str(error))))

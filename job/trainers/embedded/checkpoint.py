@@ -21,15 +21,16 @@ DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "float": torch.float32}
 
 def encode_checkpoint(tensors: dict[str, Tensor], metadata: Mapping[str, str]) -> bytes:
     """Return the safetensors file, with the hash of its tensors in the metadata."""
-    digest = hashlib.sha256(_body(save(tensors))).hexdigest()
+    blob: bytes = save(tensors)
+    start = 8 + int.from_bytes(blob[:8], "little")
+    body = memoryview(blob)[start:]
+    digest = hashlib.sha256(body).hexdigest()
     hashes = {"sshs_model_hash": digest, "modelspec.hash_sha256": f"0x{digest}"}
-    blob: bytes = save(tensors, {**metadata, **hashes})
-    return blob
-
-
-def _body(blob: bytes) -> memoryview:
-    """Return the tensors of a safetensors file, without length and header."""
-    return memoryview(blob)[8 + int.from_bytes(blob[:8], "little") :]
+    # The library writes metadata in an order of chance; sorted, the same training gives the same bytes.
+    header = json.loads(blob[8:start]) | {"__metadata__": dict(sorted({**metadata, **hashes}.items()))}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of 8 bytes
+    return b"".join((len(text).to_bytes(8, "little"), text, body))
 
 
 def describe(recipe: Recipe, dataset: Dataset, base: BaseModel, *, epoch: int, step: int) -> dict[str, str]:

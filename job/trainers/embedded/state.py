@@ -8,6 +8,7 @@ import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -68,7 +69,7 @@ def load_state(
         about = json.loads((folder / _ABOUT).read_text(encoding="utf-8"))
         weights = load_file(folder / _WEIGHTS)
         optimizer = torch.load(folder / _OPTIMIZER, map_location=device, weights_only=True)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, RuntimeError, UnpicklingError, SafetensorError) as error:
         raise TrainingError(Reason.BAD_INPUT, f"resume state {folder.name} cannot be read") from error
     now = recipe.model_dump(mode="json") | {"epoch": resume.epoch, "step": resume.step, "images": images}
     then = about["recipe"] | {key: about[key] for key in ("epoch", "step", "images")}

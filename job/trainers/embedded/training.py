@@ -18,7 +18,7 @@ from job.contract.reasons import Reason
 from job.trainers.base import Remark, Report, Saved, Started, StateSaved, Stepped, TrainingTask
 from job.trainers.embedded.base_model import BaseModel, load_base
 from job.trainers.embedded.checkpoint import DTYPES, describe, encode_checkpoint
-from job.trainers.embedded.dataset import Dataset, read_dataset
+from job.trainers.embedded.dataset import Dataset
 from job.trainers.embedded.errors import TrainingError
 from job.trainers.embedded.files import write_file
 from job.trainers.embedded.lora import LoraNetwork, read_lora
@@ -39,9 +39,8 @@ WEIGHT_DECAY = 0.01
 """torch's and bitsandbytes' default for AdamW, which sd-scripts leaves alone."""
 
 
-def train(task: TrainingTask, report: Callable[[Report], None]) -> None:
-    """Train `task` to its last epoch. Raises TrainingError when it cannot."""
-    dataset = read_dataset(task.data_dir, task.recipe)
+def train(task: TrainingTask, dataset: Dataset, report: Callable[[Report], None]) -> None:
+    """Train `task` on its dataset to its last epoch. Raises TrainingError when it cannot."""
     base = load_base(task.base_model)
     base.check_resolution(task.recipe.resolution)
     _Training(task, dataset, base, report).run()
