@@ -6,6 +6,7 @@ pods carry host and port), and is started by one launcher at a time. Knows weed,
 
 import json
 import os
+import re
 import secrets
 import shutil
 import subprocess
@@ -40,6 +41,8 @@ OUTPUT_BYTES_MAX = 8 << 20
 LOGS_KEPT = 4
 TAIL_LINES = 15
 TAIL_BYTES = 16 << 10
+_ERROR_LINE = re.compile(r"[EF]\d{4} |panic: |flag provided")
+"""glog's errors and fatal errors, Go's panics, and a flag of another version of weed."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,8 @@ class EmbeddedServer:
     """The S3 server of one workspace, in `folder` (`.retrain/store`); `say` gets what people should know."""
 
     def __init__(self, folder: Path, *, say: Callable[[str], None] = lambda _: None) -> None:
-        self.folder = folder.absolute()
+        # One spelling of the path: the process is recognised by it.
+        self.folder = folder.resolve()
         self._say = say
         self._data = self.folder / "data"
         self._logs = self.folder / "logs"
@@ -227,13 +231,16 @@ class EmbeddedServer:
             path.unlink(missing_ok=True)
 
     def _tail(self) -> str:
-        """Return the last lines that weed wrote. It prints no keys: it knows them by environment."""
-        lines: list[str] = []
-        for path in (self._logs / "weed.INFO", self._output):
-            with suppress(OSError):
-                text = path.read_bytes()[-TAIL_BYTES:].decode(errors="replace")
-                lines += [line.rstrip() for line in text.splitlines() if line.strip()][-TAIL_LINES:]
-        return "\n".join(lines)
+        """Return the last lines that weed wrote, errors alone where there are any; stacks would bury them.
+
+        It prints no keys: it knows them by environment.
+        """
+        with suppress(OSError):
+            text = self._output.read_bytes().decode(errors="replace")
+            lines = [line.rstrip() for line in text.splitlines() if line.strip()]
+            errors = [line for line in lines if _ERROR_LINE.match(line)]
+            return "\n".join((errors or lines)[-TAIL_LINES:])
+        return ""
 
     def _advice(self) -> str:
         return f"Read the logs in {self._logs}; `retrain doctor` checks the store."
@@ -248,6 +255,11 @@ class EmbeddedServer:
             raise StorageError(
                 f"Another retrain has been starting or stopping the local store for {LOCK_SECONDS:.0f} s.",
                 next_step="Wait for it, or end it.",
+            ) from exc
+        except OSError as exc:
+            raise LocalDiskError(
+                f"The local store cannot be kept in {self.folder}: {exc.strerror or type(exc).__name__}.",
+                next_step="Check that the disk has room and the folder may be written.",
             ) from exc
 
 

@@ -1,0 +1,257 @@
+"""The server on loopback: started once, found again, hard to lose."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+from launcher.errors import LocalDiskError, StorageError, UsageError
+from launcher.machine import ProcessIdentity
+from launcher.storage import embedded, weed
+from launcher.storage.embedded import EmbeddedServer
+from launcher.storage.s3 import S3Store
+
+CONNECT = """
+import sys
+from pathlib import Path
+from launcher.storage.embedded import EmbeddedServer
+print(EmbeddedServer(Path(sys.argv[1])).connect().endpoint_url)
+"""
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[EmbeddedServer]:
+    server = EmbeddedServer(tmp_path / "store")
+    yield server
+    kill(server)
+
+
+def kill(server: EmbeddedServer) -> None:
+    """End it the hard way, as a power cut would."""
+    for pid in weed.running(server.folder / "data"):
+        process = psutil.Process(pid)
+        process.kill()
+        process.wait(10)
+
+
+def recorded(server: EmbeddedServer) -> dict[str, Any]:
+    fields: dict[str, Any] = json.loads((server.folder / "server.json").read_bytes())
+    return fields
+
+
+def rerecord(server: EmbeddedServer, change: Callable[[dict[str, Any]], None]) -> None:
+    fields = recorded(server)
+    change(fields)
+    (server.folder / "server.json").write_text(json.dumps(fields))
+
+
+@pytest.mark.slow
+def test_it_starts_once_and_stops(server: EmbeddedServer) -> None:
+    assert not server.is_running()
+    first = server.connect()
+    pids = weed.running(server.folder / "data")
+    assert server.is_running()
+    assert server.connect() == first
+    assert weed.running(server.folder / "data") == pids
+    server.stop()
+    assert not server.is_running()
+    server.stop()
+
+
+@pytest.mark.slow
+def test_it_keeps_to_loopback_and_keeps_its_secrets(server: EmbeddedServer) -> None:
+    config = server.connect()
+    (pid,) = weed.running(server.folder / "data")
+    process = psutil.Process(pid)
+    listening = {c.laddr.ip for c in process.net_connections() if c.status == psutil.CONN_LISTEN}
+    assert listening == {"127.0.0.1"}
+    assert not any(config.secret_key in argument for argument in process.cmdline())
+    assert set(process.environ()) == {
+        "AWS_ACCESS_KEY_ID",
+        "AWS_SECRET_ACCESS_KEY",
+        "GOMEMLIMIT",
+        "HOME",
+        "PATH",
+    }
+    assert (server.folder / "server.json").stat().st_mode & 0o777 == 0o600
+    assert server.folder.stat().st_mode & 0o777 == 0o700
+    assert os.getsid(pid) == pid, "a session of its own: a Ctrl-C of the launcher does not reach it"
+
+
+@pytest.mark.slow
+def test_a_kill_and_a_restart_keep_data_keys_ports_and_links(server: EmbeddedServer) -> None:
+    config = server.connect()
+    store = S3Store(config)
+    store.put("runs/1/record.json", b"precious")
+    link = store.presign_get("runs/1/record.json", expires_at=datetime.now(UTC) + timedelta(minutes=5))
+    kill(server)
+    assert not server.is_running()
+    assert server.connect() == config
+    assert store.get("runs/1/record.json")[0] == b"precious"
+    assert httpx.get(link.url.get_secret_value(), trust_env=False).content == b"precious"
+
+
+@pytest.mark.slow
+def test_two_launchers_start_one(server: EmbeddedServer) -> None:
+    command = [sys.executable, "-c", CONNECT, str(server.folder)]
+    starters = [subprocess.Popen(command, stdout=-1, text=True) for _ in range(2)]
+    answers = {starter.communicate(timeout=90)[0].strip() for starter in starters}
+    assert [starter.returncode for starter in starters] == [0, 0]
+    assert answers == {server.connect().endpoint_url}
+    assert len(weed.running(server.folder / "data")) == 1
+
+
+@pytest.mark.slow
+def test_it_outlives_the_launcher_that_is_killed(server: EmbeddedServer) -> None:
+    script = CONNECT + "import os; sys.stdout.flush(); os.killpg(0, 9)"
+    command = [sys.executable, "-c", script, str(server.folder)]
+    starter = subprocess.run(command, stdout=-1, text=True, timeout=90, start_new_session=True, check=False)
+    assert starter.returncode == -signal.SIGKILL
+    assert server.is_running()
+    assert server.connect().endpoint_url == starter.stdout.strip()
+
+
+@pytest.mark.slow
+def test_a_server_that_was_never_written_down_is_taken_over(server: EmbeddedServer) -> None:
+    config = server.connect()
+    pids = weed.running(server.folder / "data")
+    rerecord(server, lambda fields: fields.update(process=None, ready=False))
+    assert server.connect() == config
+    assert weed.running(server.folder / "data") == pids
+    assert recorded(server)["process"]["pid"] == pids[0]
+
+
+@pytest.mark.slow
+def test_the_record_of_a_dead_process_does_not_mislead(server: EmbeddedServer) -> None:
+    config = server.connect()
+    kill(server)
+    # Its number now belongs to somebody else, who must not be taken for it, and not be ended.
+    other = ProcessIdentity.current().to_json() | {"started": 1.0}
+    rerecord(server, lambda fields: fields.update(process=other))
+    assert not server.is_running()
+    server.stop()
+    assert server.connect() == config
+    assert server.is_running()
+
+
+@pytest.mark.slow
+def test_a_port_that_a_stranger_took_is_given_up_and_said(server: EmbeddedServer) -> None:
+    heard: list[str] = []
+    server = EmbeddedServer(server.folder, say=heard.append)
+    config = server.connect()
+    S3Store(config).put("key", b"data")
+    kill(server)
+    old = recorded(server)["ports"]
+    with socket.create_server(("127.0.0.1", old["s3"])), socket.create_server(("127.0.0.1", old["master"])):
+        moved = server.connect()
+    new = recorded(server)["ports"]
+    assert {name for name in old if old[name] != new[name]} == {"s3", "master"}
+    assert moved.endpoint_url != config.endpoint_url
+    assert replace(moved, endpoint_url=config.endpoint_url) == config
+    assert S3Store(moved).get("key")[0] == b"data"
+    (message,) = heard
+    assert str(old["s3"]) in message
+    assert str(new["s3"]) in message
+
+
+@pytest.mark.slow
+def test_an_early_end_is_told_with_its_last_lines(server: EmbeddedServer) -> None:
+    server.folder.mkdir()
+    (server.folder / "data").write_text("a file where a folder should be")
+    with pytest.raises(LocalDiskError, match="File exists"):
+        server.connect()
+    (server.folder / "data").unlink()
+    (server.folder / "data").mkdir()
+    (server.folder / "data" / "filerldb2").write_text("no database")
+    with pytest.raises(StorageError, match="ended as it started") as caught:
+        server.connect()
+    assert "filerldb2" in str(caught.value)
+    assert str(server.folder) in caught.value.next_step
+
+
+def test_silence_is_an_error_in_the_end(server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedded, "START_SECONDS", 0.5)
+    monkeypatch.setattr(
+        weed,
+        "arguments",
+        lambda *_: [sys.executable, "-c", "import time; print('hm', flush=True); time.sleep(60)"],
+    )
+    with pytest.raises(StorageError, match=r"did not answer within 0 s\.\nhm"):
+        server.connect()
+    os.kill(recorded(server)["process"]["pid"], signal.SIGKILL)
+
+
+def test_a_full_disk_is_said_before_anything_starts(
+    server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        embedded.shutil, "disk_usage", lambda _: SimpleNamespace(total=1 << 40, free=10 << 30)
+    )
+    with pytest.raises(LocalDiskError, match="10240 MiB free; the local store needs 10549 MiB"):
+        server.connect()
+    assert not server.is_running()
+
+
+def test_without_the_package_the_way_out_is_said(
+    server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(weed.sys, "executable", str(tmp_path / "python"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UsageError) as caught:
+        server.connect()
+    assert "retrain[local]" in caught.value.next_step
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"ports": {"s3": 1}}'])
+def test_a_record_that_cannot_be_read_is_left_to_a_person(server: EmbeddedServer, content: str) -> None:
+    server.folder.mkdir()
+    (server.folder / "server.json").write_text(content)
+    with pytest.raises(StorageError, match=r"server\.json cannot be read"):
+        server.connect()
+    assert (server.folder / "server.json").read_text() == content
+
+
+def test_what_it_says_stays_short(server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    (server.folder / "logs").mkdir(parents=True)
+    output = server.folder / "logs" / "output.txt"
+    output.write_bytes(b"x" * (embedded.OUTPUT_BYTES_MAX + 1) + b"the end")
+    monkeypatch.setattr(weed, "binary", lambda: (_ for _ in ()).throw(UsageError("enough")))
+    with pytest.raises(UsageError, match="enough"):
+        server.connect()
+    assert output.stat().st_size == embedded.TAIL_BYTES
+    assert output.read_bytes().endswith(b"the end")
+
+
+def test_ports_have_room_above_them() -> None:
+    ports = weed.Ports.choose()
+    assert ports.taken() == ()
+    with socket.create_server(("127.0.0.1", ports.filer + weed.GRPC_OFFSET)):
+        assert ports.taken() == (ports.filer,)
+        moved = ports.without(ports.taken())
+    assert moved.filer != ports.filer
+    assert replace(moved, filer=ports.filer) == ports
+
+
+def test_a_port_that_just_closed_is_free() -> None:
+    """Connections in TIME_WAIT would else make every restart move."""
+    ports = weed.Ports.choose()
+    with socket.create_server(("127.0.0.1", ports.s3)) as listener:
+        client = socket.create_connection(("127.0.0.1", ports.s3))
+        accepted, _ = listener.accept()
+        accepted.close()
+        client.close()
+    time.sleep(0.05)
+    assert ports.taken() == ()

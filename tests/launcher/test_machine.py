@@ -1,0 +1,74 @@
+"""A process is more than its number."""
+
+import json
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+
+from launcher import machine
+from launcher.machine import ProcessIdentity
+
+
+def test_this_process_is_alive_and_survives_json() -> None:
+    me = ProcessIdentity.current()
+    assert me.is_alive()
+    assert ProcessIdentity.from_json(json.loads(json.dumps(me.to_json()))) == me
+
+
+def test_a_number_that_is_used_again_is_another_process() -> None:
+    me = ProcessIdentity.current()
+    assert not replace(me, started=me.started - 1).is_alive()
+
+
+def test_nothing_survives_a_reboot(monkeypatch: pytest.MonkeyPatch) -> None:
+    me = ProcessIdentity.current()
+    monkeypatch.setattr(machine, "boot_id", lambda: "another boot")
+    assert not me.is_alive()
+
+
+def test_a_process_that_ended_but_was_not_waited_for_is_dead() -> None:
+    child = subprocess.Popen(
+        [sys.executable, "-c", "import time; print(1, flush=True); time.sleep(60)"], stdout=-1
+    )
+    with child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        identity = ProcessIdentity.of(child.pid)
+        assert identity.is_alive()
+        child.send_signal(signal.SIGKILL)
+        child.stdout.read()
+        # Closing its output is not yet being dead, but nearly.
+        for _ in range(1000):
+            if not identity.is_alive():
+                break
+        assert not identity.is_alive()
+        assert child.returncode is None
+    assert not identity.is_alive()
+
+
+def test_no_process_has_no_identity() -> None:
+    with pytest.raises(ProcessLookupError):
+        ProcessIdentity.of(2**22 + 1)
+
+
+def test_a_name_with_brackets_does_not_confuse_it() -> None:
+    # /proc/<pid>/stat puts the name in brackets, unescaped.
+    rename = (
+        "import ctypes; ctypes.CDLL(None).prctl(15, b'a) Z (b 1', 0, 0, 0); print(1, flush=True); input()"
+    )
+    with subprocess.Popen([sys.executable, "-c", rename], stdin=-1, stdout=-1) as child:
+        assert child.stdout is not None and child.stdin is not None
+        before = ProcessIdentity.of(child.pid)
+        child.stdout.readline()
+        assert ProcessIdentity.of(child.pid) == before
+        assert before.is_alive()
+        child.stdin.write(b"\n")
+
+
+@pytest.mark.parametrize("fields", [{}, {"pid": 1}, {"pid": "x", "started": 1, "boot_id": ""}])
+def test_other_json_is_refused(fields: dict[str, object]) -> None:
+    with pytest.raises((KeyError, ValueError)):
+        ProcessIdentity.from_json(fields)
