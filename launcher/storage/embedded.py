@@ -135,8 +135,13 @@ class EmbeddedServer:
                 replace(state, process=None, ready=False).write(self._file)
 
     def _started(self) -> _State:
-        state = _State.read(self._file) or _State.fresh()
+        state = _State.read(self._file)
         pids = weed.running(self._data)
+        if state is None:
+            # Whoever runs here serves a folder that was deleted under it, or has keys that nobody knows.
+            for pid in pids:
+                _end(pid)
+            state, pids = _State.fresh(), ()
         if not pids:
             state = self._launch(state)
         elif state.process is None or state.process.pid not in pids:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -132,6 +133,17 @@ def test_a_server_that_was_never_written_down_is_taken_over(server: EmbeddedServ
     assert server.connect() == config
     assert weed.running(server.folder / "data") == pids
     assert recorded(server)["process"]["pid"] == pids[0]
+
+
+@pytest.mark.slow
+def test_a_server_whose_folder_was_deleted_is_replaced(server: EmbeddedServer) -> None:
+    config = server.connect()
+    (old,) = weed.running(server.folder / "data")
+    shutil.rmtree(server.folder)
+    assert server.connect() != config
+    (new,) = weed.running(server.folder / "data")
+    assert new != old
+    assert S3Store(server.connect()).list("") == []
 
 
 @pytest.mark.slow
