@@ -148,3 +148,7 @@ def _report_crash(error: Exception, *, debug: bool) -> None:
         _complain(what, "run again with `retrain --debug` to see where")
         return
     _complain(what, f"report it with {path}; `retrain status` shows whether anything still runs")
+
+
+if __name__ == "__main__":
+    main()

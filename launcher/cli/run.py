@@ -28,7 +28,7 @@ def command(*, as_json: bool, detach: bool, flags: SettingsFlags) -> int:
         if place.journal.is_open(name):
             raise UsageError(
                 f"a run with the output name {name} is still open",
-                next_step="follow it with `retrain attach`, end it with `retrain cancel`, or name it otherwise",
+                next_step="follow it with `retrain attach`, end it with `retrain cancel`, or rename yours",
             )
         world = place.world
         record = stage(settings, world.store, world.home, narrator, world.store.now())
