@@ -23,7 +23,7 @@ SKEW_SECONDS_MAX = 60
 LINK_SECONDS = 300
 ANSWER_SECONDS = 20.0
 _CONDITIONAL = "Use a store with conditional writes (AWS S3, Cloudflare R2, MinIO, SeaweedFS)."
-_PRESIGNED = "Use a store with presigned URLs (AWS S3, Cloudflare R2, MinIO, SeaweedFS)."
+_PRESIGNED = "Check the region of the bucket; use a store with presigned URLs (AWS S3, R2, MinIO, SeaweedFS)."
 _CREATE = {"If-None-Match": "*"}
 
 
