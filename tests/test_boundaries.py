@@ -9,7 +9,12 @@ ROOT = Path(__file__).parent.parent
 TORCH_LIKE = {"torch", "diffusers", "transformers", "peft", "accelerate", "safetensors"}
 CHILD_PROCESSES = {"job/trainers/embedded", "job/evaluate/draw"}
 """What runs as a child process and may import the training libraries."""
-SDKS = {"boto3": "launcher/storage", "botocore": "launcher/storage", "docker": "launcher/pods", "runpod": "launcher/pods"}
+SDKS = {
+    "boto3": "launcher/storage",
+    "botocore": "launcher/storage",
+    "docker": "launcher/pods",
+    "runpod": "launcher/pods",
+}
 CORE = ("model", "ports", "reconcile", "errors")
 
 

@@ -30,7 +30,7 @@ class Booted(Event):
     kind: Literal["booted"] = "booted"
     pod_id: str
     version: str
-    hints: dict[str, str] = {}
+    hints: dict[str, str] = Field(default_factory=dict)
     """What the machine says about itself; hints, never proof."""
 
 

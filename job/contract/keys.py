@@ -1,7 +1,7 @@
 """Where everything lies in the bucket. The only place that spells a key.
 
-A run owns `runs/<run_id>/`; the launchers' record of it is `records/<run_id>.json`. Its pod writes below `attempts/<n>/` alone, to keys listed here in
-advance, so that one presigned PUT for each is enough.
+A run owns `runs/<run_id>/`; the launchers' record of it is `records/<run_id>.json`. Its pod writes below
+`attempts/<n>/` alone, to keys listed here in advance, so that one presigned PUT for each is enough.
 """
 
 from collections.abc import Iterable

@@ -64,7 +64,7 @@ class SamplePrompt(Wire):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,60}$")]
     prompt: str
     seed: int
-    asked: dict[str, str] = {}
+    asked: dict[str, str] = Field(default_factory=dict)
     """Attribute → value that the prompt asks for, where a ruler can tell."""
 
 

@@ -1,0 +1,1 @@
+"""Drawing each checkpoint's images and reading what they show."""

@@ -92,7 +92,7 @@ def panel(record: RunRecord, observer: Observer, seen: Seen) -> Panel:
     rows.add_column(style="dim")
     rows.add_column()
     rows.add_row("phase", record.phase.value.replace("_", " "))
-    parts: list[Table | ProgressBar | Text] = [rows]
+    parts: list[Table | Text] = [rows]
     if attempt is not None:
         rows.add_row(
             "attempt", f"{attempt.number} on {attempt.offer}, pod {', '.join(attempt.pod_ids) or '–'}"
@@ -100,7 +100,6 @@ def panel(record: RunRecord, observer: Observer, seen: Seen) -> Panel:
         progress = latest_progress(observer, attempt)
         if progress is not None:
             _training_rows(rows, record, observer, attempt, progress)
-            parts.append(ProgressBar(total=max(progress.total_steps, 1), completed=progress.step))
         left = seconds_between(seen.now, attempt.stop_at)
         rows.add_row("time left", f"{timedelta(seconds=int(left))} until the job must stop")
     rows.add_row("dollars", dollars_line(record, seen))
@@ -116,6 +115,8 @@ def _training_rows(
 ) -> None:
     rows.add_row("epoch", f"{progress.epoch} of {record.spec.recipe.max_epochs}")
     rows.add_row("step", f"{progress.step} of {progress.total_steps}{_speed(progress)}")
+    total = max(progress.total_steps, 1)
+    rows.add_row("", ProgressBar(total=total, completed=progress.step, width=SPARK_WIDTH))
     losses = all_losses(observer, attempt)
     if losses:
         rows.add_row("loss", f"{sparkline(losses)} {mean(losses[-50:]):.4f} (mean of the last 50 steps)")

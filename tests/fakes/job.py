@@ -1,4 +1,4 @@
-"""A job in memory: does to the bucket what the real one does, one epoch at each tick, through its manifest."""
+"""A job in memory: does to the bucket what the real one does, an epoch at each tick, by its manifest."""
 
 import hashlib
 from collections.abc import Mapping

@@ -94,7 +94,9 @@ def test_a_pod_whose_job_was_killed_but_whose_child_lives_still_exists(
     pod = pods.create(spec())
     folder = tmp_path / "pods" / pod.pod_id
     until(lambda: (folder / "ready1").exists() and (folder / "ready2").exists())
-    job = next(p for p in psutil.process_iter() if _belongs(p, pod.pod_id) and "grandchild" not in p.cmdline())
+    job = next(
+        p for p in psutil.process_iter() if _belongs(p, pod.pod_id) and "grandchild" not in p.cmdline()
+    )
     os.kill(job.pid, signal.SIGKILL)
     until(lambda: not psutil.pid_exists(job.pid) or job.status() == psutil.STATUS_ZOMBIE)
     assert pods.get(pod.pod_id) is not None
