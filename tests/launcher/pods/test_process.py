@@ -115,7 +115,8 @@ def test_a_pod_outlives_the_launcher_and_gets_no_credential(
         "import sys; from pathlib import Path; from launcher.pods import process;"
         "process.SOURCES = Path(sys.argv[2]);"
         "from launcher.ports import Offer, PodSpec;"
-        "pod = process.ProcessPods(Path(sys.argv[1])).create(PodSpec('n', Offer('o', 0), {'RETRAIN_X': '1'}));"
+        "pods = process.ProcessPods(Path(sys.argv[1]));"
+        "pod = pods.create(PodSpec('n', Offer('o', 0), {'RETRAIN_X': '1'}));"
         "print(pod.pod_id, flush=True); import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
     )
     done = subprocess.run(
