@@ -1,5 +1,6 @@
 """Drawing: the plan's images, by LoRA, resumable, the same every time."""
 
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -121,6 +122,16 @@ def test_whole_images_are_kept_and_others_drawn_again(base: Path, tmp_path: Path
     (canvas.out / "b.png").write_bytes(first["b.png"][:-40])
     assert [r.image for r in drawn(base, canvas) if isinstance(r, Drawn)] == ["b"]
     assert images(canvas.out) == first
+
+
+@pytest.mark.slow
+def test_a_base_that_comes_with_ddim_is_sampled_with_it(base: Path, tmp_path: Path) -> None:
+    own = shutil.copytree(base, tmp_path / "base")
+    configuration = own / "scheduler/scheduler_config.json"
+    configuration.write_text(configuration.read_text().replace("DDPMScheduler", "DDIMScheduler"))
+    drawn(base, Canvas(0, None, tmp_path / "dpm"))
+    drawn(own, Canvas(0, None, tmp_path / "ddim"))
+    assert images(tmp_path / "dpm") != images(tmp_path / "ddim")
 
 
 @pytest.mark.slow

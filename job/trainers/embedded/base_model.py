@@ -28,6 +28,8 @@ class BaseModel:
     tokenizer: Any
     noise: Any
     """A DDPMScheduler with the base's own noise schedule and prediction type."""
+    sampling: dict[str, Any]
+    """The base's own scheduler configuration, for drawing."""
 
     @property
     def predicts_velocity(self) -> bool:
@@ -73,6 +75,7 @@ def _from_folder(path: Path) -> BaseModel:
     if (path / "text_encoder_2").exists():
         raise _refused(f"{path.name} is an SDXL model; this trainer knows SD 1.x and 2.x")
     local: dict[str, Any] = {"local_files_only": True}
+    sampling = DDPMScheduler.load_config(path, subfolder="scheduler", **local)
     return BaseModel(
         name=path.name,
         unet=UNet2DConditionModel.from_pretrained(path, subfolder="unet", torch_dtype=torch.float32, **local),
@@ -81,7 +84,8 @@ def _from_folder(path: Path) -> BaseModel:
             path, subfolder="text_encoder", dtype=torch.float32, **local
         ),
         tokenizer=CLIPTokenizer.from_pretrained(path, subfolder="tokenizer", **local),
-        noise=DDPMScheduler.from_pretrained(path, subfolder="scheduler", **local),
+        noise=DDPMScheduler.from_config(sampling),
+        sampling=sampling,
     )
 
 
@@ -102,8 +106,15 @@ def _from_file(path: Path) -> BaseModel:
         safety_checker=None,
         feature_extractor=None,
     )
-    noise = DDPMScheduler.from_config(pipe.scheduler.config)
-    return BaseModel(path.name, pipe.unet, pipe.vae, pipe.text_encoder, pipe.tokenizer, noise)
+    return BaseModel(
+        name=path.name,
+        unet=pipe.unet,
+        vae=pipe.vae,
+        text_encoder=pipe.text_encoder,
+        tokenizer=pipe.tokenizer,
+        noise=DDPMScheduler.from_config(pipe.scheduler.config),
+        sampling={**pipe.scheduler.config, "_class_name": type(pipe.scheduler).__name__},
+    )
 
 
 def _configuration(path: Path) -> Path | None:

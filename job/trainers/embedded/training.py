@@ -8,7 +8,7 @@ import contextlib
 import importlib.util
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -111,6 +111,7 @@ class _Training:
             alpha=recipe.lora_alpha,
             dropout=recipe.network_dropout,
         )
+        base.vae.to(self._device)  # in fp32: some VAEs overflow in fp16
         for model in (base.unet, base.text_encoder):
             model.to(self._device)
             if self._dtype is not torch.float32:
@@ -148,16 +149,17 @@ class _Training:
         return torch.optim.AdamW(groups, weight_decay=WEIGHT_DECAY, fused=True)
 
     def _all_latents(self) -> Tensor:
-        """Encode every image once, then let go of the VAE."""
+        """Encode every image once, then free the VAE's memory."""
         generator = torch.Generator().manual_seed(derived_seed(self._recipe.seed, "latents"))
-        self._base.vae.to(self._device)
-        found = [self._encode((number,), generator) for number in range(len(self._dataset.images))]
+        images, size = len(self._dataset.images), self._recipe.batch_size
+        numbers = (range(start, min(start + size, images)) for start in range(0, images, size))
+        found = [self._encode(batch, generator) for batch in numbers]
         self._base.vae.to("meta")
         return torch.cat(found)
 
     @torch.no_grad()
-    def _encode(self, numbers: tuple[int, ...], generator: torch.Generator) -> Tensor:
-        vae = self._base.vae.to(self._device)
+    def _encode(self, numbers: Sequence[int], generator: torch.Generator) -> Tensor:
+        vae = self._base.vae
         pixels = torch.stack([torch.from_numpy(self._dataset.pixels(number)) for number in numbers])
         spread = vae.encode(pixels.to(self._device)).latent_dist
         noise = torch.randn(spread.mean.shape, generator=generator).to(self._device)
