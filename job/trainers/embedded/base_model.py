@@ -106,28 +106,29 @@ def _from_file(path: Path) -> BaseModel:
         safety_checker=None,
         feature_extractor=None,
     )
+    # Read anew: the pipeline alters settings that it holds for outdated.
+    sampling = DDPMScheduler.load_config(configuration, subfolder="scheduler", local_files_only=True)
     return BaseModel(
         name=path.name,
         unet=pipe.unet,
         vae=pipe.vae,
         text_encoder=pipe.text_encoder,
         tokenizer=pipe.tokenizer,
-        noise=DDPMScheduler.from_config(pipe.scheduler.config),
-        sampling={**pipe.scheduler.config, "_class_name": type(pipe.scheduler).__name__},
+        noise=DDPMScheduler.from_config(sampling),
+        sampling=sampling,
     )
 
 
 def _configuration(path: Path) -> Path | None:
     """Find the diffusers configuration of a single-file model on this machine."""
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     for folder in (path.with_suffix(""), path.parent):
         if (folder / "model_index.json").is_file():
             return folder
     try:
         return Path(snapshot_download(SD15, local_files_only=True))
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError):
+    except (OSError, ValueError):
         return None
 
 
