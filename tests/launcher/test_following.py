@@ -1,0 +1,117 @@
+"""Following a run as the commands do, in a world of fakes: exit codes, leaks shown first, picking a run."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from launcher.cli.follow import DETACHED, follow
+from launcher.cli.narrator import Narrator
+from launcher.cli.wiring import Workplace, pick_run, retry_leaked
+from launcher.errors import UsageError
+from launcher.model import Phase
+from launcher.report.text import overview_text
+from tests.launcher.world import OUTPUT, RUN, FakeWorld
+
+
+@pytest.fixture
+def fake(tmp_path: Path) -> FakeWorld:
+    return FakeWorld(tmp_path)
+
+
+def place_of(fake: FakeWorld) -> tuple[Workplace, list[str]]:
+    narrator = Narrator()
+    lines: list[str] = []
+    narrator.write = lines.append
+    return Workplace(fake.world, fake.journal(), narrator, server=None), lines
+
+
+def test_the_result_goes_to_stdout_as_one_json_object(
+    fake: FakeWorld, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake.start()
+    place, _ = place_of(fake)
+    assert follow(place, RUN, as_json=True) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert (result["run_id"], result["phase"]) == (RUN, "done")
+    assert [item["epoch"] for item in result["checkpoints"]] == [2, 4]
+
+
+def test_a_leak_is_loud_has_its_exit_code_and_is_tried_again_first(
+    fake: FakeWorld, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake.start()
+    fake.pods.stubborn = True
+    place, lines = place_of(fake)
+    assert follow(place, RUN, as_json=False) == 8
+    assert any("LEAKED" in line and "pod-1" in line and "an hour" in line for line in lines)
+    assert "NOT confirmed gone" in capsys.readouterr().out
+
+    place, lines = place_of(fake)
+    retry_leaked(place)
+    assert "LEAKED" in lines[0] and "pod-1" in lines[0]
+    assert fake.pods.existing
+
+    fake.pods.stubborn = False
+    for _ in range(4):
+        retry_leaked(place)
+        fake.later(5)
+    assert fake.pods.existing == {}
+    assert fake.journal().read(RUN).phase is not Phase.LEAKED
+
+
+def test_ctrl_c_detaches_and_the_lease_is_free_at_once(fake: FakeWorld) -> None:
+    fake.start()
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    fake.clock.disturb[3] = interrupt
+    place, lines = place_of(fake)
+    assert follow(place, RUN, as_json=False) == DETACHED
+    assert f"retrain attach {RUN}" in lines[-1] and f"retrain cancel {RUN}" in lines[-1]
+    assert fake.pods.existing  # the pod works on
+    fake.journal("launcher-2").acquire(RUN)
+
+
+def test_a_failed_training_has_its_exit_code(fake: FakeWorld, capsys: pytest.CaptureFixture[str]) -> None:
+    fake.start()
+    fake.pods.job_options = [{"fail_at_epoch": 2}]
+    place, _ = place_of(fake)
+    assert follow(place, RUN, as_json=False) == 5
+    assert "nan loss" in capsys.readouterr().out
+
+
+def test_a_command_means_the_open_run_or_the_one_that_is_named(fake: FakeWorld) -> None:
+    place, _ = place_of(fake)
+    with pytest.raises(UsageError, match="no run yet"):
+        pick_run(place, None)
+    fake.start()
+    assert pick_run(place, None) == RUN and pick_run(place, "run") == RUN
+    other = fake.record().model_copy(update={"run_id": "run-12"})
+    spec = other.spec.model_copy(update={"output_name": "others"})
+    fake.journal().create(other.model_copy(update={"spec": spec}))
+    assert pick_run(place, RUN) == RUN  # a whole id wins over a longer one that begins like it
+    with pytest.raises(UsageError, match="more than one run fits"):
+        pick_run(place, None)
+    with pytest.raises(UsageError, match="no run nowhere"):
+        pick_run(place, "nowhere")
+
+
+def test_what_repeats_is_said_once_in_a_while() -> None:
+    narrator = Narrator()
+    lines: list[str] = []
+    narrator.write = lines.append
+    for _ in range(5):
+        narrator.say("again")
+    narrator.say("other")
+    assert [line.split(" ", 1)[1] for line in lines] == ["again", "other"]
+
+
+def test_an_overview_has_a_line_for_each_run(fake: FakeWorld) -> None:
+    from launcher.report.summary import summary
+
+    record = fake.run()
+    text = overview_text([summary(record, fake.store.now())])
+    assert text.count("\n") == 1 and RUN in text and OUTPUT in text and "done" in text
+    assert overview_text([]) == "no runs\n"
