@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import Any
 
 from launcher.errors import AmbiguousCreate, CapacityError, PodError
 from launcher.ports import Offer, Pod, PodSpec, PodState
@@ -29,7 +30,7 @@ class FakePods:
     stubborn: bool = False
     """Whether pods refuse to end."""
     invisible_until: datetime | None = None
-    job_options: list[dict[str, int]] = field(default_factory=list)
+    job_options: list[dict[str, Any]] = field(default_factory=list)
     """For each created pod in turn: options of its job."""
 
     def offers(self) -> Sequence[Offer]:

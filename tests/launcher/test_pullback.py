@@ -78,7 +78,7 @@ def test_what_is_there_is_not_fetched_again_nor_hashed(
     store: FakeStore, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     PullBack(store, home).pull(KEY, receipt())
-    monkeypatch.setattr(pullback.hashlib, "file_digest", lambda *_: pytest.fail("hashed again"))
+    monkeypatch.setattr("launcher.pullback.hashlib.file_digest", lambda *_: pytest.fail("hashed again"))
     for fill in (PullBack(store, home), PullBack(store, home)):
         fill.pull(KEY, receipt())
     assert store.calls["download"] == 1
@@ -222,7 +222,7 @@ def test_a_name_that_is_accepted_stays_in_its_folder(name: str) -> None:
 def test_a_disk_without_room_is_said_before_anything_is_fetched(
     store: FakeStore, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pullback.shutil, "disk_usage", lambda _: SimpleNamespace(free=64 << 20))
+    monkeypatch.setattr("launcher.pullback.shutil.disk_usage", lambda _: SimpleNamespace(free=64 << 20))
     with pytest.raises(LocalDiskError, match="64 MiB free") as caught:
         PullBack(store, home).pull(KEY, receipt())
     assert "goes on" in caught.value.next_step
@@ -269,7 +269,7 @@ def test_nothing_is_named_before_it_is_on_the_disk(
     def refuse(_: int) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr(pullback.os, "fsync", refuse)
+    monkeypatch.setattr("launcher.pullback.os.fsync", refuse)
     with pytest.raises(LocalDiskError, match="Input/output error"):
         PullBack(store, home).pull(KEY, receipt())
     assert visible(home) == {f"{NAME}.part"}

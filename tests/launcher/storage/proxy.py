@@ -2,7 +2,7 @@
 
 import http.client
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import ClassVar
@@ -20,7 +20,7 @@ class LossyProxy:
         self.cut_bodies = 0
         """Of so many coming GETs only half of the body arrives."""
         self.requests: list[tuple[str, dict[str, str]]] = []
-        self.before_answer = lambda: None
+        self.before_answer: Callable[[], object] = lambda: None
         """Called between the server's answer and its delivery."""
         self.url = ""
 

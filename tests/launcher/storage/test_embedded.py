@@ -210,7 +210,7 @@ def test_a_full_disk_is_said_before_anything_starts(
     server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        embedded.shutil, "disk_usage", lambda _: SimpleNamespace(total=1 << 40, free=10 << 30)
+        "launcher.storage.embedded.shutil.disk_usage", lambda _: SimpleNamespace(total=1 << 40, free=10 << 30)
     )
     with pytest.raises(LocalDiskError, match="10240 MiB free; the local store needs 10549 MiB"):
         server.connect()
@@ -220,7 +220,7 @@ def test_a_full_disk_is_said_before_anything_starts(
 def test_without_the_package_the_way_out_is_said(
     server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(weed.sys, "executable", str(tmp_path / "python"))
+    monkeypatch.setattr("launcher.storage.weed.sys.executable", str(tmp_path / "python"))
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UsageError) as caught:
         server.connect()

@@ -122,7 +122,7 @@ def test_an_object_that_changes_half_way_is_never_mixed(
     monkeypatch.setattr(s3, "RESUME_SECONDS", 0.0)
     proxied.put("file", b"a" * 10_000)
     proxy.cut_bodies = 1
-    proxy.before_answer = lambda: embedded_store.put("file", b"b" * 10_000) and None
+    proxy.before_answer = lambda: embedded_store.put("file", b"b" * 10_000)
     with pytest.raises(IntegrityError, match="changed while it was read"):
         list(proxied.download("file", tmp_path / "file"))
 
@@ -182,7 +182,7 @@ def action(request: pytest.FixtureRequest) -> Callable[[S3Store, Path], object]:
 def test_wrong_settings_are_told_apart(
     embedded_store: S3Store,
     action: Callable[[S3Store, Path], object],
-    change: dict[str, str],
+    change: dict[str, Any],
     says: str,
     tmp_path: Path,
 ) -> None:
