@@ -19,7 +19,7 @@ from job.patience import Patience
 from job.tensors import MalformedError, inspect, is_complete
 from job.uploads import Artefact, Vouching, Worker
 
-LOOK_SECONDS = 0.2
+LOOK_SECONDS = 0.1
 LATE_SECONDS = 30
 """How long a file may still be incomplete once its trainer has ended: nobody writes any more, disks may lag.
 """

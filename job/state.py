@@ -137,6 +137,7 @@ class StateKeeper:
         self._offered: tuple[Path, int, int] | None = None
         self._busy = False
         self._closed = False
+        self._draining = False
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="state", daemon=True)
         self._thread.start()
@@ -160,9 +161,10 @@ class StateKeeper:
             self._changed.notify_all()
 
     def drain(self, patience: Patience) -> None:
-        """Wait for what is under way."""
+        """Wait for what is under way. Checkpoints are done by now: a state that lacks one is dropped."""
         with self._changed:
-            while (self._offered or self._busy) and not patience.over:
+            self._draining = True
+            while (self._offered or self._busy) and not self._closed and not patience.over:
                 self._changed.wait(0.1)
 
     def close(self) -> None:
@@ -192,7 +194,12 @@ class StateKeeper:
         shutil.rmtree(path, ignore_errors=True)
         while not self._settled(epoch):
             newer = self._offered
-            if self._closed or self._patience.over or (newer is not None and self._settled(newer[1])):
+            if (
+                self._closed
+                or self._draining
+                or self._patience.over
+                or (newer is not None and self._settled(newer[1]))
+            ):
                 return
             self._patience.sleep(LOOK_SECONDS)
         slot = self._next_slot

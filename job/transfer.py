@@ -90,7 +90,7 @@ class Transfer:
             resumed = response.status_code == httpx.codes.PARTIAL_CONTENT
             have = have if resumed else 0
             with part.open("ab" if resumed else "wb") as target:
-                for chunk in response.iter_raw(CHUNK):
+                for chunk in response.iter_raw():
                     target.write(chunk)
                     have += len(chunk)
                     if have > size:

@@ -44,6 +44,8 @@ class Bucket:
         self.requests: list[Request] = []
         self.user_agents: set[str] = set()
         self.unknown: list[str] = []
+        self.on_put: dict[str, Callable[[], None]] = {}
+        """Key → what happens once it is written."""
         self.changed = threading.Condition()
         self._closing = threading.Event()
         bucket = self
@@ -67,7 +69,8 @@ class Bucket:
 
     def wait_for(self, key: str, seconds: float = 60) -> bytes:
         """Wait until an object exists; the limit is for a broken job alone."""
-        return self.wait_until(lambda: self.objects.get(key), seconds, key)
+        self.wait_until(lambda: key in self.objects, seconds, key)
+        return self.objects[key]
 
     def wait_until(self, found: Callable[[], Any], seconds: float = 60, what: str = "it") -> Any:
         with self.changed:
@@ -133,6 +136,8 @@ class _Handler(BaseHTTPRequestHandler):
                 self.store.objects[key] = body
                 self.store.changed.notify_all()
                 status = 200
+        if status == 200 and key in self.store.on_put:
+            self.store.on_put[key]()
         if fault == "lost":
             return self._cut_off()
         return self._answer(status)

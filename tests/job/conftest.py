@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from job import outbox, patience
 from tests.job.bucket import Bucket
 from tests.job.rig import Rig
 
@@ -16,6 +17,9 @@ def bucket() -> Iterator[Bucket]:
 
 
 @pytest.fixture
-def rig(bucket: Bucket, tmp_path: Path) -> Rig:
+def rig(bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Rig:
+    for module in (patience, outbox):
+        monkeypatch.setattr(module, "FIRST_WAIT_SECONDS", 0.05)
+        monkeypatch.setattr(module, "LONGEST_WAIT_SECONDS", 0.5)
     (tmp_path / "scratch").mkdir()
     return Rig(bucket, tmp_path)

@@ -64,7 +64,8 @@ class Script:
     """Epochs that are not saved."""
     chatter: tuple[str, ...] = ()
     hold: str = ""
-    """File whose appearance ends a hang."""
+    """File whose appearance ends a pause, or lets a half-written file be completed."""
+    pause_at: int = 0
     hang_at: int = 0
     half_written: int = 0
     crash_at: int = 0
@@ -105,7 +106,7 @@ class ScriptedTrainer:
 
 @dataclass
 class ScriptedDrawer:
-    """Stands for `draw_command`. Modes: draw, fail-N (at epoch N), fail, hang."""
+    """Stands for `draw_command`. Modes: draw, fail, hang, or either at an epoch: fail-N, hang-N."""
 
     mode: str = "draw"
     tasks: list[DrawTask] = field(default_factory=list)

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 
 def say(**report: object) -> None:
@@ -35,7 +36,7 @@ def wait_for(path: str) -> None:
         time.sleep(0.02)
 
 
-def save(script: dict, output: Path, epoch: int, step: int) -> None:
+def save(script: dict[str, Any], output: Path, epoch: int, step: int) -> None:
     last = epoch == script["epochs"]
     name = script["name"] if last and script["unnumbered"] else f"{script['name']}-{epoch:06d}"
     path = output / f"{name}.safetensors"
@@ -82,8 +83,10 @@ def main() -> int:
             return 3
         if script["kill_at"] == step:
             os.kill(os.getpid(), signal.SIGKILL)
-        if script["hang_at"] == step:
+        if script["pause_at"] == step:
             wait_for(script["hold"])
+        if script["hang_at"] == step:
+            wait_for("/nonexistent")
         loss = "nan" if script["nan_at"] == step else 1 / step
         say(kind="step", step=step, epoch=epoch, loss=loss)
         if step % script["steps"] == 0 and epoch not in script["skip"]:

@@ -14,7 +14,7 @@ def main(task_file: str, mode: str) -> int:
         if mode in ("fail", f"fail-{canvas['epoch']}"):
             sys.stderr.write("no such model\n")
             return 4
-        if mode == "hang":
+        if mode in ("hang", f"hang-{canvas['epoch']}"):
             time.sleep(600)
         for prompt in task["plan"]["prompts"]:
             image = Image.new("RGB", (8, 8), "red")
