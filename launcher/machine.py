@@ -10,6 +10,7 @@ from typing import Any, Self
 import psutil
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_PID_NAMESPACE = Path("/proc/self/ns/pid")
 _START_TICKS_FIELD = 19
 """Of /proc/<pid>/stat, counted from the state, the first field after the name: see proc(5), field 22."""
 
@@ -22,6 +23,8 @@ class ProcessIdentity:
     started: float
     """When it started. Only equality means something: clock ticks since boot on Linux, else epoch seconds."""
     boot_id: str
+    pid_namespace: int
+    """In which numbering of processes `pid` counts: each container has its own. 0 where there is but one."""
 
     @classmethod
     def current(cls) -> Self:
@@ -34,11 +37,18 @@ class ProcessIdentity:
         started = _started(pid)
         if started is None:
             raise ProcessLookupError(f"no process {pid}")
-        return cls(pid=pid, started=started, boot_id=boot_id())
+        return cls(pid=pid, started=started, boot_id=boot_id(), pid_namespace=pid_namespace())
+
+    def could_be_seen_here(self) -> bool:
+        """Tell whether this process, if it runs, is to be seen from here: same boot, same numbering.
+
+        Without that, not being seen proves nothing.
+        """
+        return (self.boot_id, self.pid_namespace) == (boot_id(), pid_namespace())
 
     def is_alive(self) -> bool:
-        """Tell whether this very process still runs. One that ended but was not waited for does not."""
-        if self.boot_id != boot_id() or _started(self.pid) != self.started:
+        """Tell whether this very process is seen to run. One that ended but was not waited for does not."""
+        if not self.could_be_seen_here() or _started(self.pid) != self.started:
             return False
         try:
             return psutil.Process(self.pid).status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
@@ -52,7 +62,12 @@ class ProcessIdentity:
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> Self:
         """Read what `to_json` wrote. Raises KeyError, TypeError or ValueError on anything else."""
-        return cls(pid=int(fields["pid"]), started=float(fields["started"]), boot_id=str(fields["boot_id"]))
+        return cls(
+            pid=int(fields["pid"]),
+            started=float(fields["started"]),
+            boot_id=str(fields["boot_id"]),
+            pid_namespace=int(fields["pid_namespace"]),
+        )
 
 
 def boot_id() -> str:
@@ -61,6 +76,14 @@ def boot_id() -> str:
         return _BOOT_ID.read_text().strip()
     except OSError:
         return f"{psutil.boot_time():.0f}"
+
+
+def pid_namespace() -> int:
+    """Return which numbering of processes this process lives in, 0 on a system that has but one."""
+    try:
+        return _PID_NAMESPACE.stat().st_ino
+    except OSError:
+        return 0
 
 
 def _started(pid: int) -> float | None:

@@ -1,10 +1,12 @@
 """A process is more than its number."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -27,6 +29,36 @@ def test_nothing_survives_a_reboot(monkeypatch: pytest.MonkeyPatch) -> None:
     me = ProcessIdentity.current()
     monkeypatch.setattr(machine, "boot_id", lambda: "another boot")
     assert not me.is_alive()
+
+
+def test_a_process_of_another_container_cannot_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    me = ProcessIdentity.current()
+    assert me.could_be_seen_here()
+    monkeypatch.setattr(machine, "pid_namespace", lambda: me.pid_namespace + 1)
+    assert not me.could_be_seen_here()
+    assert not me.is_alive()
+    assert ProcessIdentity.current() != me
+
+
+@pytest.mark.skipif(shutil.which("unshare") is None, reason="needs unshare of util-linux")
+def test_a_process_in_a_namespace_of_its_own_proves_nothing_about_this_one() -> None:
+    ask = (
+        "import json, sys; from launcher.machine import ProcessIdentity;"
+        "print(ProcessIdentity.from_json(json.loads(sys.argv[1])).could_be_seen_here())"
+    )
+    command = [sys.executable, "-c", ask, json.dumps(ProcessIdentity.current().to_json())]
+    answer = subprocess.run(
+        ["unshare", "-Urpf", "--mount-proc", *command], capture_output=True, text=True, check=False
+    )
+    if answer.returncode != 0 and "unshare" in answer.stderr:
+        pytest.skip(answer.stderr)
+    assert answer.stdout.strip() == "False", answer.stderr
+
+
+def test_a_system_without_namespaces_has_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(machine, "_PID_NAMESPACE", tmp_path / "nothing")
+    assert machine.pid_namespace() == 0
+    assert ProcessIdentity.current().is_alive()
 
 
 def test_a_process_that_ended_but_was_not_waited_for_is_dead() -> None:
@@ -68,7 +100,10 @@ def test_a_name_with_brackets_does_not_confuse_it() -> None:
         child.stdin.write(b"\n")
 
 
-@pytest.mark.parametrize("fields", [{}, {"pid": 1}, {"pid": "x", "started": 1, "boot_id": ""}])
+@pytest.mark.parametrize(
+    "fields",
+    [{}, {"pid": 1}, {"pid": 1, "started": 1.0, "boot_id": ""}, {"pid": "x", "started": 1, "boot_id": ""}],
+)
 def test_other_json_is_refused(fields: dict[str, object]) -> None:
     with pytest.raises((KeyError, ValueError)):
         ProcessIdentity.from_json(fields)
