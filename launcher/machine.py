@@ -40,15 +40,19 @@ class ProcessIdentity:
         return cls(pid=pid, started=started, boot_id=boot_id(), pid_namespace=pid_namespace())
 
     def could_be_seen_here(self) -> bool:
-        """Tell whether this process, if it runs, is to be seen from here: same boot, same numbering.
-
-        Without that, not being seen proves nothing.
-        """
+        """Tell whether this process, if it runs, is to be seen from here: same boot, same numbering."""
         return (self.boot_id, self.pid_namespace) == (boot_id(), pid_namespace())
 
     def is_alive(self) -> bool:
-        """Tell whether this very process is seen to run. One that ended but was not waited for does not."""
-        if not self.could_be_seen_here() or _started(self.pid) != self.started:
+        """Tell whether this very process may still run. One that ended but was not waited for does not.
+
+        One of another container on this boot may: that it is not seen from here proves nothing.
+        """
+        if self.boot_id != boot_id():
+            return False
+        if self.pid_namespace != pid_namespace():
+            return True
+        if _started(self.pid) != self.started:
             return False
         try:
             return psutil.Process(self.pid).status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
