@@ -20,9 +20,8 @@ from job.tensors import MalformedError, inspect, is_complete
 from job.uploads import Artefact, Vouching, Worker
 
 LOOK_SECONDS = 0.1
-LATE_SECONDS = 30
-"""How long a file may still be incomplete once its trainer has ended: nobody writes any more, disks may lag.
-"""
+LATE_SECONDS = 2
+"""How long a file may still be incomplete once its trainer is dead: what it wrote is visible by then."""
 
 
 class Checkpoints:

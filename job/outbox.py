@@ -82,7 +82,7 @@ class Outbox:
     def close(self) -> None:
         """Stop delivering; what is not in the bucket stays in the file."""
         with self._changed:
-            self._closed = True
+            self._closed = self._over = True
             self._changed.notify_all()
         self._thread.join(timeout=1)
         self._file.close()

@@ -1,6 +1,6 @@
 """How long to keep trying, and the one way to try again. Knows transfer errors, no transfers."""
 
-import threading
+import time
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -41,19 +41,23 @@ class ExistsError(TransferError):
 
 
 class Stop:
-    """Whether and why to stop working early. The first request counts; safe from signal handlers and
-    threads.
+    """Whether and why to stop working early. The first request counts.
+
+    No locks: a signal handler interrupts the main thread anywhere, inside a lock of its own too.
     """
 
     def __init__(self) -> None:
-        self.event = threading.Event()
         self._error: JobError | None = None
+
+    @property
+    def requested(self) -> bool:
+        """Whether a stop was asked for."""
+        return self._error is not None
 
     def request(self, error: JobError) -> None:
         """Ask for an end of work because of `error`."""
         if self._error is None:
             self._error = error
-        self.event.set()
 
     def check(self) -> None:
         """Raise what was asked for, if anything was."""
@@ -76,7 +80,7 @@ class Patience:
     @property
     def seconds_left(self) -> float:
         """Seconds that may still be spent; 0 once a stop was asked for."""
-        if self._stop is not None and self._stop.event.is_set():
+        if self._stop is not None and self._stop.requested:
             return 0
         return self._seconds_left()
 
@@ -87,9 +91,8 @@ class Patience:
 
     def sleep(self, seconds: float) -> None:
         """Sleep, but not past the end of patience."""
-        pause = threading.Event() if self._stop is None else self._stop.event
         while seconds > 0 and not self.over:
-            pause.wait(min(seconds, _SLICE_SECONDS))
+            time.sleep(min(seconds, _SLICE_SECONDS))
             seconds -= _SLICE_SECONDS
 
 

@@ -105,7 +105,8 @@ class Training:
         done, desk = self._done, self._desk
         match report:
             case Started():
-                self._moved_at = time.monotonic()
+                # Speed counts from here: loading a model is no step.
+                self._moved_at = self._told_at = time.monotonic()
                 done.total_steps, done.steps_per_epoch = report.total_steps, report.steps_per_epoch
                 desk.say(
                     TrainingStarted,
