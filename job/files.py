@@ -42,13 +42,6 @@ def fresh_folder(path: Path) -> Path:
     return path
 
 
-def replace_whole(path: Path, data: bytes) -> None:
-    """Write a file so that a reader sees the old content or the new, never a part."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_bytes(data)
-    temporary.replace(path)
-
-
 def free_bytes(folder: Path) -> int:
     """Return how many bytes can still be written below `folder`."""
     return shutil.disk_usage(folder).free

@@ -67,11 +67,6 @@ class Bucket:
         query = f"X-Amz-Expires=900&X-Amz-Signature={signature(method, key)}"
         return Link(url=f"http://127.0.0.1:{port}/bucket/{key}?{query}", expires_at=expires_at)
 
-    def wait_for(self, key: str, seconds: float = 60) -> bytes:
-        """Wait until an object exists; the limit is for a broken job alone."""
-        self.wait_until(lambda: key in self.objects, seconds, key)
-        return self.objects[key]
-
     def wait_until(self, found: Callable[[], Any], seconds: float = 60, what: str = "it") -> Any:
         with self.changed:
             assert self.changed.wait_for(found, seconds), f"{what} did not happen"
