@@ -29,14 +29,17 @@ class Workplace:
     """The store on loopback, where no bucket is configured."""
 
     def rest(self) -> None:
-        """Stop the embedded store when no run needs it any more."""
+        """Let go of the embedded store; who leaves it last stops it when no run needs it any more."""
         if self.server is None:
             return
         try:
-            if all(record.phase.closed for record in self.journal.records()):
-                self.server.stop()
+            self.server.stop(needed=self._has_open_run)
         except RetrainError as error:
             self.narrator.say(f"the embedded store goes on running: {error}")
+
+    def _has_open_run(self) -> bool:
+        # One by one: a record that cannot be read is an error here, never an absence.
+        return any(not self.journal.read(run_id).phase.closed for run_id in self.journal.run_ids())
 
 
 @contextmanager

@@ -1,31 +1,30 @@
 """The S3 server of whoever has no bucket: one SeaweedFS for each workspace, on loopback.
 
 It outlives the launcher that started it, keeps its keys and ports over restarts (presigned URLs of running
-pods carry host and port), and is started by one launcher at a time. Knows weed, boto3 and this machine.
+pods carry host and port), is started by one launcher at a time and never stopped under another that uses it.
+Knows weed, boto3 and this machine.
 """
 
-import json
-import os
 import re
-import secrets
 import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 from botocore.exceptions import BotoCoreError, ClientError
-from filelock import FileLock, Timeout
 
 from launcher.errors import LocalDiskError, StorageError
+from launcher.locking import FileLock
 from launcher.machine import ProcessIdentity
 from launcher.storage import weed
 from launcher.storage.s3_config import S3Config
 from launcher.storage.s3_errors import code_of
-from launcher.storage.weed import HOST, Ports
+from launcher.storage.server_state import ServerState
+from launcher.storage.weed import HOST
 
 BUCKET = "retrain"
 START_SECONDS = 30.0
@@ -45,56 +44,6 @@ _ERROR_LINE = re.compile(r"[EF]\d{4} |panic: |flag provided")
 """glog's errors and fatal errors, Go's panics, and a flag of another version of weed."""
 
 
-@dataclass(frozen=True)
-class _State:
-    """server.json: all that has to outlive the launcher."""
-
-    access_key: str
-    secret_key: str = field(repr=False)
-    ports: Ports
-    process: ProcessIdentity | None = None
-    ready: bool = False
-    """Whether this process has answered a signed request and has its bucket."""
-
-    @classmethod
-    def fresh(cls) -> "_State":
-        return cls(
-            access_key=secrets.token_hex(10), secret_key=secrets.token_urlsafe(30), ports=Ports.choose()
-        )
-
-    @classmethod
-    def read(cls, path: Path) -> "_State | None":
-        """Return what was written, None where there is nothing yet. Raises StorageError."""
-        try:
-            fields = json.loads(path.read_bytes())
-            process = fields["process"]
-            return cls(
-                access_key=str(fields["access_key"]),
-                secret_key=str(fields["secret_key"]),
-                ports=Ports(**fields["ports"]),
-                process=ProcessIdentity.from_json(process) if process else None,
-                ready=bool(fields["ready"]),
-            )
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError, KeyError, TypeError) as exc:
-            # New keys would cut off pods that hold links signed with the old ones: a person decides.
-            raise StorageError(
-                f"{path} cannot be read.",
-                next_step=f"With no run open, delete {path}; the data beside it stays.",
-            ) from exc
-
-    def write(self, path: Path) -> None:
-        """Replace server.json, readable by its owner alone."""
-        temporary = path.with_suffix(".json.tmp")
-        temporary.unlink(missing_ok=True)
-        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            json.dump(asdict(self), file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-
-
 class EmbeddedServer:
     """The S3 server of one workspace, in `folder` (`.retrain/store`); `say` gets what people should know."""
 
@@ -107,41 +56,72 @@ class EmbeddedServer:
         self._output = self._logs / "output.txt"
         """What weed says outside its log: its banner, and why it ended."""
         self._file = self.folder / "server.json"
+        self._use = FileLock(self.folder / "users.lock")
+        """Shared by everyone who uses the server; had alone by who stops it."""
+        self._start = FileLock(self.folder / "start.lock")
 
     def connect(self) -> S3Config:
-        """Return how to reach the server, which is started when it does not run.
+        """Return how to reach the server, which is started when it does not run, and keep it until `close()`.
 
         Raises StorageError with the last lines of its log, or LocalDiskError.
         """
-        state = _State.read(self._file)
-        self._trim_output()
-        if state is None or not state.ready or not _is_alive(state):
-            with self._locked():
-                state = self._started()
-        return _config(state)
+        try:
+            with self._keeping():
+                # Before the look whether it runs: from here on nobody stops it.
+                if not self._use.is_held():
+                    self._take(self._use, shared=True)
+                return _config(self._ready())
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Let others stop the server; it goes on. Whoever is killed does that, too."""
+        self._use.release()
 
     def is_running(self) -> bool:
         """Tell whether the server's process lives."""
-        state = _State.read(self._file)
+        state = ServerState.read(self._file)
         return (state is not None and _is_alive(state)) or bool(weed.running(self._data))
 
-    def stop(self) -> None:
-        """End the server and wait for it; nothing to do when it does not run. Data, keys and ports stay."""
-        with self._locked():
-            state = _State.read(self._file)
-            for pid in weed.running(self._data):
-                _end(pid)
-            if state is not None:
-                replace(state, process=None, ready=False).write(self._file)
+    def stop(self, *, needed: Callable[[], bool] = lambda: False) -> bool:
+        """Close, then end the server and wait for it, unless somebody uses it or it is `needed`.
 
-    def _started(self) -> _State:
-        state = _State.read(self._file)
+        `needed` is asked when nobody can begin to use the server any more, so that its answer holds. Returns
+        whether the server is at rest. Data, keys and ports stay.
+        """
+        try:
+            with self._keeping():
+                # Who cannot have it alone is not the last to leave: that one stops the server.
+                if not self._use.take() or needed():
+                    return False
+                with self._starting():
+                    state = ServerState.read(self._file)
+                    for pid in weed.running(self._data):
+                        _end(pid)
+                    if state is not None:
+                        replace(state, process=None, ready=False).write(self._file)
+                return True
+        finally:
+            self.close()
+
+    def _ready(self) -> ServerState:
+        """Return the state of a server that answers, started if need be."""
+        state = ServerState.read(self._file)
+        self._trim_output()
+        if state is None or not state.ready or not _is_alive(state):
+            with self._starting():
+                return self._started()
+        return state
+
+    def _started(self) -> ServerState:
+        state = ServerState.read(self._file)
         pids = weed.running(self._data)
         if state is None:
             # Whoever runs here serves a folder that was deleted under it, or has keys that nobody knows.
             for pid in pids:
                 _end(pid)
-            state, pids = _State.fresh(), ()
+            state, pids = ServerState.fresh(), ()
         if not pids:
             state = self._launch(state)
         elif state.process is None or state.process.pid not in pids:
@@ -153,7 +133,7 @@ class EmbeddedServer:
         state.write(self._file)
         return state
 
-    def _launch(self, state: _State) -> _State:
+    def _launch(self, state: ServerState) -> ServerState:
         self._check_disk()
         binary = weed.binary()
         taken = state.ports.taken()
@@ -188,7 +168,7 @@ class EmbeddedServer:
         state.write(self._file)
         return state
 
-    def _wait(self, state: _State) -> None:
+    def _wait(self, state: ServerState) -> None:
         """Wait until the server answers a signed request and has its bucket."""
         client = _config(state).client(attempts=1, read_seconds=ANSWER_SECONDS)
         deadline = time.monotonic() + START_SECONDS
@@ -251,16 +231,26 @@ class EmbeddedServer:
         return f"Read the logs in {self._logs}; `retrain doctor` checks the store."
 
     @contextmanager
-    def _locked(self) -> Iterator[None]:
+    def _starting(self) -> Iterator[None]:
+        self._take(self._start)
         try:
-            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with FileLock(self.folder / "lock", timeout=LOCK_SECONDS):
-                yield
-        except Timeout as exc:
+            yield
+        finally:
+            self._start.release()
+
+    def _take(self, lock: FileLock, *, shared: bool = False) -> None:
+        if not lock.take(shared=shared, wait_seconds=LOCK_SECONDS):
             raise StorageError(
                 f"Another retrain has been starting or stopping the local store for {LOCK_SECONDS:.0f} s.",
                 next_step="Wait for it, or end it.",
-            ) from exc
+            )
+
+    @contextmanager
+    def _keeping(self) -> Iterator[None]:
+        """Make the folder; turn the local disk's errors into LocalDiskError."""
+        try:
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            yield
         except OSError as exc:
             raise LocalDiskError(
                 f"The local store cannot be kept in {self.folder}: {exc.strerror or type(exc).__name__}.",
@@ -268,11 +258,13 @@ class EmbeddedServer:
             ) from exc
 
 
-def _is_alive(state: _State) -> bool:
-    return state.process is not None and state.process.is_alive()
+def _is_alive(state: ServerState) -> bool:
+    # One of another container is of no use here: its loopback is not ours.
+    process = state.process
+    return process is not None and process.could_be_seen_here() and process.is_alive()
 
 
-def _config(state: _State) -> S3Config:
+def _config(state: ServerState) -> S3Config:
     return S3Config(
         bucket=BUCKET,
         endpoint_url=f"http://{HOST}:{state.ports.s3}",

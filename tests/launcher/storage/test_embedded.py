@@ -20,6 +20,7 @@ import psutil
 import pytest
 
 from launcher.errors import LocalDiskError, StorageError, UsageError
+from launcher.locking import FileLock
 from launcher.machine import ProcessIdentity
 from launcher.storage import embedded, weed
 from launcher.storage.embedded import EmbeddedServer
@@ -192,6 +193,86 @@ def test_an_early_end_is_told_with_its_last_lines(server: EmbeddedServer) -> Non
         server.connect()
     assert "filerldb2" in str(caught.value)
     assert str(server.folder) in caught.value.next_step
+
+
+@pytest.mark.slow
+def test_it_is_not_stopped_under_somebody_who_uses_it(server: EmbeddedServer) -> None:
+    config = server.connect()
+    other = EmbeddedServer(server.folder)
+    assert other.connect() == config
+    assert not other.stop()
+    assert server.is_running()
+    S3Store(config).put("key", b"data")
+    assert server.stop()
+    assert not server.is_running()
+
+
+@pytest.mark.slow
+def test_who_is_killed_keeps_it_no_longer(server: EmbeddedServer) -> None:
+    script = CONNECT + "sys.stdout.flush(); import time; time.sleep(60)"
+    command = [sys.executable, "-c", script, str(server.folder)]
+    with subprocess.Popen(command, stdout=-1, text=True) as user:
+        assert user.stdout is not None
+        assert user.stdout.readline().strip()
+        assert not server.stop()
+        user.kill()
+    assert server.stop()
+    assert not server.is_running()
+
+
+@pytest.mark.slow
+def test_it_goes_on_while_it_is_needed_or_nobody_can_tell(server: EmbeddedServer) -> None:
+    server.connect()
+    assert not server.stop(needed=lambda: True)
+    server.connect()
+    with pytest.raises(StorageError, match="no answer"):
+        server.stop(needed=lambda: (_ for _ in ()).throw(StorageError("no answer")))
+    assert server.is_running()
+    assert EmbeddedServer(server.folder).stop(), "the share was given back all the same"
+
+
+@pytest.mark.slow
+def test_nobody_begins_to_use_it_while_it_is_decided_and_stopped(server: EmbeddedServer) -> None:
+    server.connect()
+    command = [sys.executable, "-c", CONNECT, str(server.folder)]
+    starters = []
+
+    def needed() -> bool:
+        starters.append(subprocess.Popen(command, stdout=-1, text=True))
+        with pytest.raises(subprocess.TimeoutExpired):
+            starters[0].wait(2)
+        return False
+
+    assert server.stop(needed=needed)
+    answer, _ = starters[0].communicate(timeout=90)
+    assert starters[0].returncode == 0
+    assert server.connect().endpoint_url == answer.strip(), "started again by who came meanwhile"
+    assert server.is_running()
+
+
+@pytest.mark.slow
+def test_a_record_of_another_version_costs_no_server(server: EmbeddedServer) -> None:
+    config = server.connect()
+    pids = weed.running(server.folder / "data")
+    rerecord(server, lambda fields: fields["process"].pop("pid_namespace"))
+    assert server.connect() == config
+    assert weed.running(server.folder / "data") == pids
+
+
+def test_a_failed_start_lets_go_of_it(server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weed, "binary", lambda: (_ for _ in ()).throw(UsageError("enough")))
+    with pytest.raises(UsageError):
+        server.connect()
+    assert EmbeddedServer(server.folder).stop()
+
+
+def test_a_stop_that_takes_too_long_is_said(server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedded, "LOCK_SECONDS", 0.2)
+    server.folder.mkdir()
+    stopper = FileLock(server.folder / "users.lock")
+    assert stopper.take()
+    with pytest.raises(StorageError, match="starting or stopping"):
+        server.connect()
 
 
 def test_silence_is_an_error_in_the_end(server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> None:
