@@ -1,7 +1,39 @@
-"""Files of our own: written under a temporary name, then put in place at once."""
+"""Files of our own: written under a temporary name, then put in place at once; and what their disk says.
 
+Knows the file system and the launcher's errors.
+"""
+
+import errno
+import hashlib
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
+
+from launcher.errors import LocalDiskError
+
+CHUNK_BYTES = 1 << 20
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+@contextmanager
+def replacing(path: Path, *, private: bool = False) -> Iterator[IO[bytes]]:
+    """Give a file to write that takes the place of `path` when all went well, and else leaves nothing.
+
+    `private` lets only the owner read it. Raises OSError.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600 if private else 0o666)
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def write_atomically(path: Path, data: bytes, *, private: bool = False) -> None:
@@ -9,14 +41,44 @@ def write_atomically(path: Path, data: bytes, *, private: bool = False) -> None:
 
     Raises OSError.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with replacing(path, private=private) as file:
+        file.write(data)
+
+
+def chunks(file: IO[bytes]) -> Iterator[bytes]:
+    """Yield what is left of a file, a piece at a time."""
+    while chunk := file.read(CHUNK_BYTES):
+        yield chunk
+
+
+def sha256_of(path: Path, *, beat: Callable[[], None] = lambda: None) -> str:
+    """Return a file's SHA-256; `beat` is called all along. Raises OSError."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        for chunk in chunks(file):
+            digest.update(chunk)
+            beat()
+    return digest.hexdigest()
+
+
+def sync(path: Path) -> None:
+    """Make a file's content, or a folder's names, survive a power cut. Raises OSError."""
+    handle = os.open(path, os.O_RDONLY)
     try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600 if private else 0o666)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        os.fsync(handle)
     finally:
-        temporary.unlink(missing_ok=True)
+        os.close(handle)
+
+
+@contextmanager
+def disk_errors(trouble: str, *, when_full: str = "Make room; the next pass tries again.") -> Iterator[None]:
+    """Turn OSError into LocalDiskError: `trouble` says in words what could not be done, and where."""
+    try:
+        yield
+    except OSError as exc:
+        full = exc.errno in _FULL
+        why = "the disk is full" if full else (exc.strerror or type(exc).__name__)
+        raise LocalDiskError(
+            f"{trouble}: {why}.",
+            next_step=when_full if full else "Check that the folder exists and may be written.",
+        ) from exc

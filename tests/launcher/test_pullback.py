@@ -3,6 +3,8 @@
 import errno
 import hashlib
 import os
+import threading
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,13 +13,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from filelock import FileLock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from job.contract.records import ArtefactKind, Receipt
 from launcher import pullback
 from launcher.errors import IntegrityError, LeaseHeld, LocalDiskError, ObjectMissing, StorageError
+from launcher.locking import FileLock
 from launcher.ports import Store
 from launcher.pullback import PullBack, file_name
 from tests.fakes.store import FakeStore
@@ -78,7 +80,7 @@ def test_what_is_there_is_not_fetched_again_nor_hashed(
     store: FakeStore, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     PullBack(store, home).pull(KEY, receipt())
-    monkeypatch.setattr("launcher.pullback.hashlib.file_digest", lambda *_: pytest.fail("hashed again"))
+    monkeypatch.setattr("launcher.verified.sha256_of", lambda *_, **__: pytest.fail("hashed again"))
     for fill in (PullBack(store, home), PullBack(store, home)):
         fill.pull(KEY, receipt())
     assert store.calls["download"] == 1
@@ -254,13 +256,97 @@ def test_a_folder_that_cannot_be_is_said(store: FakeStore, tmp_path: Path) -> No
     assert "folder" in caught.value.next_step
 
 
-def test_two_launchers_do_not_write_one_folder(
+def test_two_launchers_do_not_fetch_one_file(
     store: FakeStore, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pullback, "LOCK_SECONDS", 0.1)
     home.mkdir(parents=True)
-    with FileLock(home / ".pullback.lock"), pytest.raises(LeaseHeld):
+    other = FileLock(home / f".{NAME}.lock")
+    assert other.take()
+    with pytest.raises(LocalDiskError, match="Another retrain") as caught:
         PullBack(store, home).pull(KEY, receipt())
+    assert "next pass" in caught.value.next_step
+    assert "download" not in store.calls
+    other.release()
+    PullBack(store, home).pull(KEY, receipt())
+
+
+def test_two_runs_fetch_into_one_folder_at_once(store: FakeStore, home: Path) -> None:
+    def meanwhile(_name: str, _count: int) -> None:
+        PullBack(store, home).pull(KEY, receipt(), name="other.safetensors")
+
+    PullBack(store, home, on_bytes=meanwhile).pull(KEY, receipt())
+    assert visible(home) == {NAME, "other.safetensors"}
+    store.calls.clear()
+    for name in visible(home):
+        PullBack(store, home).pull(KEY, receipt(), name=name)
+    assert "download" not in store.calls
+    assert {path.name for path in home.iterdir()} == {NAME, "other.safetensors", ".verified.json"}
+
+
+class _SlowStore(FakeStore):
+    """A store that makes its caller wait before every piece."""
+
+    wait = 0.3
+
+    def download(self, key: str, path: Path, *, offset: int = 0) -> Iterator[int]:
+        for count in super().download(key, path, offset=offset):
+            time.sleep(self.wait)
+            yield count
+
+
+def test_a_slow_download_gives_signs_of_life(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pullback, "BEAT_SECONDS", 0.05)
+    store = _SlowStore(chunk_bytes=2500)
+    store.put(KEY, CONTENT)
+    counts: list[int] = []
+    path = PullBack(store, home, on_bytes=lambda _, count: counts.append(count)).pull(KEY, receipt())
+    assert path.read_bytes() == CONTENT
+    assert counts.count(0) >= 4
+    assert sum(counts) == len(CONTENT)
+
+
+def test_hashing_gives_signs_of_life(store: FakeStore, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    PullBack(store, home).pull(KEY, receipt())
+    (home / ".verified.json").unlink()
+    monkeypatch.setattr(pullback, "BEAT_SECONDS", 0.0)
+    came: list[tuple[str, int]] = []
+    PullBack(store, home, on_bytes=lambda name, count: came.append((name, count))).pull(KEY, receipt())
+    assert came == [(NAME, 0)]
+
+
+@pytest.mark.parametrize("store", [FakeStore(chunk_bytes=1000), _SlowStore(chunk_bytes=1000)])
+def test_who_is_told_may_end_it_and_it_goes_on_later(
+    store: FakeStore, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pullback, "BEAT_SECONDS", 0.1)
+    store.put(KEY, CONTENT)
+    heard: list[int] = []
+
+    def lost(_name: str, count: int) -> None:
+        heard.append(count)
+        if sum(heard) >= 2000:
+            raise LeaseHeld("another launcher took over")
+
+    with pytest.raises(LeaseHeld):
+        PullBack(store, home, on_bytes=lost).pull(KEY, receipt())
+    assert not [thread for thread in threading.enumerate() if thread.name == "download"]
+    left = (home / f"{NAME}.part").read_bytes()
+    assert 2000 <= len(left) < len(CONTENT) and CONTENT.startswith(left)
+    counts: list[int] = []
+    path = PullBack(store, home, on_bytes=lambda _, count: counts.append(count)).pull(KEY, receipt())
+    assert path.read_bytes() == CONTENT
+    assert sum(counts) == len(CONTENT) - len(left)
+
+
+def test_a_note_that_cannot_be_kept_loses_no_file(
+    store: FakeStore, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("launcher.verified.write_atomically", full)
+    assert PullBack(store, home).pull(KEY, receipt()).read_bytes() == CONTENT
 
 
 def test_nothing_is_named_before_it_is_on_the_disk(
@@ -269,7 +355,7 @@ def test_nothing_is_named_before_it_is_on_the_disk(
     def refuse(_: int) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr("launcher.pullback.os.fsync", refuse)
+    monkeypatch.setattr("launcher.files.os.fsync", refuse)
     with pytest.raises(LocalDiskError, match="Input/output error"):
         PullBack(store, home).pull(KEY, receipt())
     assert visible(home) == {f"{NAME}.part"}

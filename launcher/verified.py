@@ -1,0 +1,65 @@
+"""Which files of a folder are what their receipts say: hashed once, then believed while nothing touches them.
+
+Knows receipts and the local disk.
+"""
+
+import json
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from job.contract.records import Receipt
+from launcher.files import sha256_of, write_atomically
+
+RECORD_NAME = ".verified.json"
+_Stamp = list[int | str]
+
+
+class Verified:
+    """The files of one folder.
+
+    Which of them was verified is kept in `.verified.json` with size and time of change, so that a pass over a
+    hundred checkpoints hashes none of them again. That record only saves work: losing it costs a hash.
+    """
+
+    def __init__(self, folder: Path, *, beat: Callable[[], None] = lambda: None) -> None:
+        """Look at `folder`, which need not exist. `beat` is called all along while a file is hashed."""
+        self._folder = folder
+        self._beat = beat
+        self._record: dict[str, _Stamp] | None = None
+
+    def holds(self, name: str, receipt: Receipt) -> bool:
+        """Tell whether the file of this name is here and what the receipt says, and can be read."""
+        path = self._folder / name
+        try:
+            if path.is_symlink() or not path.is_file() or path.stat().st_size != receipt.bytes:
+                return False
+            if self._record is None:
+                self._record = self._read()
+            if self._record.get(name) == _stamp(path, receipt.sha256):
+                return True
+            if sha256_of(path, beat=self._beat) != receipt.sha256:
+                return False
+        except OSError:
+            return False
+        self.remember(name, receipt)
+        return True
+
+    def remember(self, name: str, receipt: Receipt) -> None:
+        """Note that the file of this name was just seen to be what the receipt says."""
+        with suppress(OSError):
+            # Read anew: another run may have brought files into this folder meanwhile.
+            self._record = {**self._read(), name: _stamp(self._folder / name, receipt.sha256)}
+            write_atomically(self._folder / RECORD_NAME, json.dumps(self._record, indent=0).encode())
+
+    def _read(self) -> dict[str, _Stamp]:
+        try:
+            read = json.loads((self._folder / RECORD_NAME).read_bytes())
+        except (OSError, ValueError):
+            return {}
+        return read if isinstance(read, dict) else {}
+
+
+def _stamp(path: Path, sha256: str) -> _Stamp:
+    stat = path.stat()
+    return [stat.st_size, stat.st_mtime_ns, sha256]
