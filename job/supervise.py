@@ -30,6 +30,8 @@ _INHERITED = (
     "PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "USER", "LD_LIBRARY_PATH", "LD_PRELOAD",
     "DYLD_LIBRARY_PATH", "VIRTUAL_ENV", "SYSTEMROOT", "XDG_CACHE_HOME", "HF_HOME", "HF_HUB_CACHE",
     "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "PYTORCH_CUDA_ALLOC_CONF",
+    # No secret: a provider of local pods finds every process of a pod by it.
+    "RETRAIN_POD_ID",
 )  # fmt: skip
 _INHERITED_PREFIXES = ("CUDA_", "NVIDIA_", "NCCL_")
 
@@ -103,7 +105,7 @@ class Children:
 
 
 def minimal_environment(parent: Mapping[str, str], added: Mapping[str, str]) -> dict[str, str]:
-    """Return what a child needs to run, and nothing that is secret: no RETRAIN_*, no key of any provider."""
+    """Return what a child needs to run, and nothing that is secret: no URL, no key of any provider."""
     kept = {
         name: value
         for name, value in parent.items()

@@ -62,6 +62,10 @@ class StorageError(RetrainError):
     """The object store failed or refused."""
 
 
+class UnreadableRecord(StorageError):
+    """A run's record is not what this version reads; another version may."""
+
+
 class ObjectMissing(StorageError):
     """No object has this key."""
 
@@ -74,16 +78,22 @@ class PodError(RetrainError):
     """The pod provider failed or refused."""
 
 
-class CapacityError(PodError):
+class CreateRefused(PodError):
+    """The provider answered that it made no pod. Any other error of a create leaves that open."""
+
+
+class CapacityError(CreateRefused):
     """The provider has no such machine now; the next offer may do."""
-
-
-class AmbiguousCreate(PodError):
-    """Nobody knows whether a pod was created: look for its name before trying again."""
 
 
 class LeaseHeld(RetrainError):
     """Another launcher works on this run now."""
+
+
+class Leaked(RetrainError):
+    """A pod may still run, and not even a record of that can be written."""
+
+    exit_code = Exit.LEAKED
 
 
 class IntegrityError(StorageError):

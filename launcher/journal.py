@@ -6,8 +6,8 @@ Knows the store as a port. A launcher acts on a run only while it holds the run'
 
 import json
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -19,12 +19,15 @@ from launcher.errors import (
     PreconditionFailed,
     RetrainError,
     StorageError,
+    UnreadableRecord,
     UsageError,
 )
 from launcher.machine import ProcessIdentity
-from launcher.model import Lease, RunRecord
+from launcher.model import Lease, RunRecord, seconds_between
 from launcher.ports import Store
 
+RECORD_FOLLOWS_SECONDS = 120
+"""A lock on a name without a record is free after this; the two are written one right after the other."""
 CONFLICTS_MAX = 10
 """Conditional writes that may lose in a row before giving up: only wishes compete with a lease's holder."""
 
@@ -40,11 +43,8 @@ def holder_is_dead(holder: str) -> bool:
         fields = json.loads(holder)
         identity = ProcessIdentity.from_json(fields)
         here = ProcessIdentity.current()
-        return (
-            fields["host"] == socket.gethostname()
-            and identity.boot_id == here.boot_id
-            and not identity.is_alive()
-        )
+        same_host = fields["host"] == socket.gethostname() and identity.boot_id == here.boot_id
+        return same_host and not identity.is_alive()
     except (ValueError, KeyError, TypeError):
         return False
 
@@ -55,6 +55,8 @@ class Held:
 
     record: RunRecord
     etag: str
+    lost: bool = False
+    """Whether another launcher has the lease now: then nothing may be written any more."""
 
 
 class Journal:
@@ -75,22 +77,23 @@ class Journal:
             sorted(item.key.removeprefix(keys.RECORDS_PREFIX).removesuffix(".json") for item in listed)
         )
 
-    def records(self) -> tuple[RunRecord, ...]:
-        """Return every record, oldest first."""
-        return tuple(self.read(run_id) for run_id in self.run_ids())
-
-    def open_run(self, name: str) -> str | None:
-        """Return the id of the run that holds the lock on an output name, or None."""
-        try:
-            data, _ = self._store.get(keys.name_lock_key(name))
-        except ObjectMissing:
-            return None
-        return str(_lock_content(data))
+    def records(self, say: Callable[[str], None]) -> tuple[RunRecord, ...]:
+        """Return every record that can be read, oldest first; of the others `say` is told."""
+        found = []
+        for run_id in self.run_ids():
+            try:
+                found.append(self.read(run_id))
+            except UnreadableRecord as error:
+                say(f"{error}; whatever pod it has is not looked after: {error.next_step}")
+        return tuple(found)
 
     def is_open(self, name: str) -> bool:
         """Whether a run of this output name is open."""
-        run_id = self.open_run(name)
-        return run_id is not None and not self._is_over(run_id)
+        try:
+            data, _ = self._store.get(keys.name_lock_key(name))
+        except ObjectMissing:
+            return False
+        return not self._is_over(_lock_content(data), name)
 
     def create(self, record: RunRecord) -> Held:
         """Write a new run, under this launcher's lease from the first moment.
@@ -106,17 +109,16 @@ class Journal:
         """Take the lease of a run. Raises LeaseHeld while another launcher that may be alive holds it."""
         record, etag = self._read(run_id)
         lease = record.lease
-        mine = lease is not None and lease.holder == self._holder
         if (
             lease is not None
-            and not mine
+            and lease.holder != self._holder
             and lease.until > self._store.now()
             and not holder_is_dead(lease.holder)
         ):
             raise LeaseHeld(
                 f"another launcher works on run {run_id} until {lease.until:%H:%M:%S} UTC,"
                 f" {_who(lease.holder)}",
-                next_step=f"watch it with `retrain status {run_id}`, or try again after that",
+                next_step=f"look at it with `retrain status {run_id}`, or try again after that",
             )
         record = self._leased(record)
         try:
@@ -132,15 +134,15 @@ class Journal:
         """
         for _ in range(CONFLICTS_MAX):
             record = self._leased(record)
+            data = record.encode()
+            # What cannot be read again must not replace what can.
+            decode(RunRecord, data)
             try:
-                held.etag = self._store.put(
-                    keys.record_key(record.run_id), record.encode(), if_match=held.etag
-                )
+                held.etag = self._store.put(keys.record_key(record.run_id), data, if_match=held.etag)
             except PreconditionFailed:
-                theirs, held.etag = self._read(record.run_id)
-                if theirs.lease is None or theirs.lease.holder != self._holder:
-                    raise LeaseHeld(f"another launcher took over run {record.run_id}") from None
-                record = record.model_copy(update={"cancel_requested": theirs.cancel_requested})
+                theirs = self._reread(held)
+                if not record.phase.closed:
+                    record = record.model_copy(update={"cancel_requested": theirs.cancel_requested})
                 continue
             held.record = record
             return
@@ -148,22 +150,21 @@ class Journal:
 
     def refresh(self, held: Held) -> None:
         """Take over a wish that another launcher wrote. Raises LeaseHeld when the lease was lost."""
-        theirs, etag = self._read(held.record.run_id)
-        if etag == held.etag:
-            return
-        if theirs.lease is None or theirs.lease.holder != self._holder:
-            raise LeaseHeld(f"another launcher took over run {held.record.run_id}")
+        theirs = self._reread(held)
         held.record = held.record.model_copy(update={"cancel_requested": theirs.cancel_requested})
-        held.etag = etag
+
+    def renew(self, held: Held) -> None:
+        """Renew the lease in the middle of something long. Raises LeaseHeld when it was lost."""
+        self.write(held, held.record)
 
     def release(self, held: Held) -> None:
         """Give the lease back. Best effort: it runs out by itself."""
-        try:
+        if held.lost:
+            return
+        with suppress(RetrainError):
             record = held.record.model_copy(update={"lease": None})
             held.etag = self._store.put(keys.record_key(record.run_id), record.encode(), if_match=held.etag)
             held.record = record
-        except RetrainError:
-            return
 
     @contextmanager
     def holding(self, run_id: str) -> Iterator[Held]:
@@ -188,12 +189,8 @@ class Journal:
             return record
         raise StorageError(f"the record of run {run_id} changed on each of {CONFLICTS_MAX} writes")
 
-    def free_name(self, record: RunRecord) -> None:
-        """Give a closed run's name free."""
-        if self.open_run(record.spec.output_name) == record.run_id:
-            self._store.delete(keys.name_lock_key(record.spec.output_name))
-
     def _lock_name(self, record: RunRecord) -> None:
+        """Take the lock on the run's name. It is never deleted: a closed run's lock is free to take."""
         name = record.spec.output_name
         key = keys.name_lock_key(name)
         content = json.dumps({"run_id": record.run_id}).encode()
@@ -205,20 +202,35 @@ class Journal:
         other = _lock_content(data)
         if other == record.run_id:
             return
-        if not self._is_over(other):
+        if not self._is_over(other, name):
             raise UsageError(
                 f"run {other} with the output name {name} is still open",
                 next_step=f"follow it with `retrain attach {other}`, end it with `retrain cancel {other}`,"
                 " or choose another output name",
             )
-        self._store.put(key, content, if_match=etag)
+        try:
+            self._store.put(key, content, if_match=etag)
+        except PreconditionFailed as error:
+            raise UsageError(f"another run with the output name {name} began at this moment") from error
 
-    def _is_over(self, run_id: str) -> bool:
+    def _is_over(self, run_id: str, name: str) -> bool:
+        """Whether the run that holds a name's lock is closed."""
         try:
             return self._read(run_id)[0].phase.closed
         except UsageError:
-            # A launcher died between lock and record: nothing was started under this lock.
-            return True
+            # No record: its launcher is about to write it, or died between the two and started nothing.
+            locked = self._store.list(keys.name_lock_key(name))
+            age = seconds_between(locked[0].modified_at, self._store.now()) if locked else 0.0
+            return age > RECORD_FOLLOWS_SECONDS
+
+    def _reread(self, held: Held) -> RunRecord:
+        """Return the record as it is in the bucket. Raises LeaseHeld when it is no longer ours to write."""
+        theirs, etag = self._read(held.record.run_id)
+        if theirs.lease is None or theirs.lease.holder != self._holder:
+            held.lost = True
+            raise LeaseHeld(f"another launcher took over run {held.record.run_id}")
+        held.etag = etag
+        return theirs
 
     def _read(self, run_id: str) -> tuple[RunRecord, str]:
         try:
@@ -229,7 +241,10 @@ class Journal:
                 f"there is no run {run_id}", next_step="`retrain status` lists the runs"
             ) from error
         except ContractError as error:
-            raise StorageError(f"the record of run {run_id} cannot be read: {error}") from error
+            raise UnreadableRecord(
+                f"the record of run {run_id} cannot be read: {error}",
+                next_step="use the version of retrain that wrote it",
+            ) from error
 
     def _leased(self, record: RunRecord) -> RunRecord:
         until = self._store.now() + timedelta(seconds=record.spec.clocks.lease_seconds)

@@ -8,31 +8,36 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from job.contract import keys
-from job.contract.manifest import DEADLINE_VARIABLE, MANIFEST_URL_VARIABLE
 from job.contract.reasons import Reason
 from job.contract.records import ArtefactKind, Receipt, Scores
-from job.contract.schema import decode
+from job.contract.schema import ContractError, decode
+from launcher.enforcement import Enforcement
 from launcher.errors import (
-    AmbiguousCreate,
-    CapacityError,
+    CreateRefused,
     IntegrityError,
     LeaseHeld,
     LocalDiskError,
+    ObjectMissing,
     PodError,
     RetrainError,
     StorageError,
+    UsageError,
 )
 from launcher.home import Home
 from launcher.inheritance import inherit
 from launcher.journal import Held, Journal
-from launcher.manifests import EXPIRY_MARGIN, build_manifest
+from launcher.manifests import pod_spec
 from launcher.model import Attempt, Brought, Ending, Missing, Phase, RunRecord
 from launcher.observe import Observer
-from launcher.ports import Clock, Notifier, Offer, Pods, PodSpec, Store
+from launcher.ports import Clock, Notifier, Pods, Store
 from launcher.reconcile import Close, Create, Pull, Seen, Terminate, decide
 
 OUTAGE_BACKOFF_MAX = 60.0
-"""Seconds between two passes at the most, while the store does not answer."""
+"""Seconds between two passes at the most, while they fail."""
+LEAKED_PASSES = 3
+"""Passes over a LEAKED run before giving the word back: one asks for the end, a later one can confirm it."""
+RENEWALS = 3
+"""How often a lease is renewed in its own length while something long goes on."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +52,7 @@ class World:
 
 
 PassListener = Callable[[RunRecord, Observer, Seen], None]
-"""Called after each pass, for whoever shows a person what happens. Must not fail."""
+"""Called after each pass, for whoever shows a person what happens."""
 
 
 class Loop:
@@ -57,124 +62,164 @@ class Loop:
         self._world = world
         self._journal = journal
         self._on_pass = on_pass
+        self._written_at = world.clock.monotonic()
 
-    def drive(self, run_id: str) -> RunRecord:
-        """Make passes until the run is closed or leaked, and return its record.
+    def drive(self, run_id: str, *, until: Callable[[RunRecord], bool] = lambda _: False) -> RunRecord:
+        """Make passes until the run is closed or leaked, or `until` says so, and return its record.
 
-        Raises LeaseHeld when another launcher owns the run.
+        Raises LeaseHeld when another launcher owns the run from the start; LocalDiskError when nothing but
+        this machine's disk keeps the run from being closed; Leaked when not even the store answers.
         """
-        with self._journal.holding(run_id) as held:
-            observer = self._observer(held)
-            failures = 0
+        self._refuse_elsewhere(self._journal.read(run_id))
+        held = self._journal.acquire(run_id)
+        try:
+            observer, enforcement = self._observer(held), Enforcement(self._world.pods, self._world.clock)
+            failures = leaked_passes = 0
             while True:
                 try:
-                    self._pass(held, observer)
+                    self._pass(held, observer, enforcement)
                     failures = 0
-                except LeaseHeld:
-                    raise
-                except StorageError as error:
+                except LeaseHeld as error:
+                    self._world.notifier.say(f"{error}; waiting until it lets go")
+                    held = self._acquire_again(run_id, held)
+                except RetrainError as error:
+                    if isinstance(error, LocalDiskError) and _nothing_runs(held.record):
+                        raise
                     # The pod works on without us; its own deadline holds.
-                    self._world.notifier.say(f"the store does not answer, trying again: {error}")
+                    self._world.notifier.say(f"this pass failed, trying again: {error}")
+                    enforcement.enforce(held.record, self._world.notifier)
                     failures += 1
                 record = held.record
-                if record.phase.closed or record.phase is Phase.LEAKED:
+                leaked_passes = leaked_passes + 1 if record.phase is Phase.LEAKED else 0
+                if record.phase.closed or leaked_passes >= LEAKED_PASSES or until(record):
                     return record
                 self._world.clock.sleep(_pause(record, failures))
+        finally:
+            self._journal.release(held)
 
     def once(self, run_id: str) -> RunRecord:
         """Make one pass over a run and return its record: for cron and CI."""
+        self._refuse_elsewhere(self._journal.read(run_id))
         with self._journal.holding(run_id) as held:
-            self._pass(held, self._observer(held))
+            self._pass(held, self._observer(held), Enforcement(self._world.pods, self._world.clock))
             return held.record
 
     def _observer(self, held: Held) -> Observer:
         return Observer(self._world.store, self._world.pods, held.record)
 
-    def _pass(self, held: Held, observer: Observer) -> None:
+    def _refuse_elsewhere(self, record: RunRecord) -> None:
+        """From here the pods of another machine look absent, which is no proof of anything."""
+        if record.spec.place != self._world.pods.place and not record.phase.closed:
+            raise UsageError(
+                f"the pods of run {record.run_id} are processes of another machine",
+                next_step=f"run `retrain attach {record.run_id}` there",
+            )
+
+    def _acquire_again(self, run_id: str, held: Held) -> Held:
+        while True:
+            self._world.clock.sleep(held.record.spec.clocks.poll_seconds)
+            try:
+                return self._journal.acquire(run_id)
+            except (LeaseHeld, StorageError):
+                continue
+
+    def _pass(self, held: Held, observer: Observer, enforcement: Enforcement) -> None:
         self._journal.refresh(held)
         before = held.record
         seen = observer.look(before)
+        enforcement.saw(seen.now)
         for trouble in observer.troubles:
             self._world.notifier.say(trouble)
         decision = decide(before, seen)
-        self._journal.write(held, decision.record)
+        self._write(held, decision.record)
         self._narrate(before, held.record)
         for action in decision.actions:
             match action:
                 case Create():
-                    self._create(held, action, seen)
+                    self._create(held, action)
                 case Terminate():
                     self._terminate(held, action)
                 case Pull():
-                    self._pull(held, action, seen)
+                    self._pull(held, action.receipt, seen)
                 case Close():
-                    self._close(held, action.record)
+                    self._close(held, action.record, seen)
         if self._on_pass is not None:
             self._on_pass(held.record, observer, seen)
 
-    def _create(self, held: Held, action: Create, seen: Seen) -> None:
-        """Ask for the pod. What fails before the request is sent ends the attempt as refused."""
-        record = held.record
-        attempt = record.attempt(action.attempt)
+    def _write(self, held: Held, record: RunRecord) -> None:
+        self._journal.write(held, record)
+        self._written_at = self._world.clock.monotonic()
+
+    def _keep_lease(self, held: Held) -> None:
+        """Renew the lease when a part of its length has passed: called in the middle of long transfers."""
+        since = self._world.clock.monotonic() - self._written_at
+        if since > held.record.spec.clocks.lease_seconds / RENEWALS:
+            self._write(held, held.record)
+
+    def _create(self, held: Held, action: Create) -> None:
+        """Ask for the pod: everything slow first, then the record that says so, then the request.
+
+        The write in between fails when the lease was lost: who woke late asks for nothing.
+        """
+        attempt = held.record.attempt(action.attempt)
+        if held.record.cancel_requested:
+            return
+        inherited = inherit(
+            held.record,
+            self._world.store,
+            self._world.home,
+            self._world.notifier,
+            on_bytes=lambda _name, _count: self._keep_lease(held),
+        )
         try:
-            spec, inherited_epoch = self._pod_spec(record, attempt, action.offer)
-        except RetrainError as error:
-            self._refused(held, attempt, Reason.CREATE_REFUSED, str(error), seen)
-            raise
+            spec = pod_spec(held.record, attempt, self._world.store, inherited)
+        except UsageError as error:
+            self._stop(held, attempt, str(error))
+            return
+        asked = {"asked_at": self._world.store.now(), "resumed_epoch": inherited.state_epoch}
+        self._update(held, attempt, asked)
         try:
             pod = self._world.pods.create(spec)
-        except CapacityError as error:
-            self._refused(held, attempt, Reason.NO_OFFER, str(error), seen)
+        except CreateRefused as error:
+            self._refused(held, attempt, Reason.NO_OFFER, str(error))
             return
-        except AmbiguousCreate as error:
+        except PodError as error:
             # The next passes look for the name; nothing is asked for again until its absence is confirmed.
             self._world.notifier.say(f"nobody knows whether pod {attempt.pod_name} was made: {error}")
             return
-        except PodError as error:
-            self._refused(held, attempt, Reason.CREATE_REFUSED, str(error), seen)
-            return
-        update = {
+        found = {
             "pod_ids": (pod.pod_id,),
             "created_at": max(pod.created_at, attempt.intent_at),
             "price_per_hour": pod.price_per_hour,
             "console_url": pod.console_url,
-            "resumed_epoch": inherited_epoch,
         }
-        self._journal.write(held, record.with_attempt(attempt.model_copy(update=update)))
+        try:
+            self._update(held, attempt, found)
+        except LeaseHeld:
+            # Another launcher decides now, and may have given this attempt up: our pod must not outlive that.
+            self._world.pods.terminate(pod.pod_id)
+            raise
         self._world.notifier.say(
             f"attempt {attempt.number}: pod {pod.pod_id} on {attempt.offer}"
             f" at ${pod.price_per_hour:.3f} an hour, ends by {attempt.hard_deadline:%H:%M} UTC at the latest"
         )
 
-    def _pod_spec(self, record: RunRecord, attempt: Attempt, offer: Offer) -> tuple[PodSpec, int]:
-        store = self._world.store
-        inherited = inherit(record, store, self._world.home, self._world.notifier)
-        manifest = build_manifest(record, attempt, store, inherited)
-        key = keys.manifest_key(record.run_id, attempt.number)
-        store.put(key, manifest.encode())
-        link = store.presign_get(key, expires_at=attempt.hard_deadline + EXPIRY_MARGIN)
-        environment = {
-            MANIFEST_URL_VARIABLE: link.url.get_secret_value(),
-            DEADLINE_VARIABLE: attempt.hard_deadline.isoformat(),
-        }
-        spec = PodSpec(
-            name=attempt.pod_name,
-            offer=offer,
-            environment=environment,
-            image=record.spec.image,
-            disk_gb=record.spec.disk_gb,
-        )
-        return spec, inherited.state_epoch
+    def _update(self, held: Held, attempt: Attempt, fields: dict[str, object]) -> None:
+        """Write fields of an attempt."""
+        current = held.record.attempt(attempt.number)
+        self._write(held, held.record.with_attempt(current.model_copy(update=fields)))
 
-    def _refused(self, held: Held, attempt: Attempt, reason: Reason, message: str, seen: Seen) -> None:
-        update = {
-            "refused": True,
-            "ended": Ending(reason=reason, message=message, at=seen.now),
-            "gone_at": seen.now,
-            "collected": True,
-        }
-        self._journal.write(held, held.record.with_attempt(attempt.model_copy(update=update)))
+    def _refused(self, held: Held, attempt: Attempt, reason: Reason, message: str) -> None:
+        now = self._world.store.now()
+        ending = Ending(reason=reason, message=message, at=now)
+        self._update(held, attempt, {"refused": True, "ended": ending, "gone_at": now, "collected": True})
         self._world.notifier.say(f"attempt {attempt.number}: {attempt.offer} could not be had: {message}")
+
+    def _stop(self, held: Held, attempt: Attempt, message: str) -> None:
+        """End the run before its pod was asked for: no further attempt could do better."""
+        ending = Ending(reason=Reason.CREATE_REFUSED, message=message, at=self._world.store.now())
+        self._write(held, held.record.model_copy(update={"stopped": ending}))
+        self._refused(held, attempt, Reason.CREATE_REFUSED, message)
 
     def _terminate(self, held: Held, action: Terminate) -> None:
         try:
@@ -184,37 +229,55 @@ class Loop:
             return
         attempt = held.record.attempt(action.attempt)
         if gone and action.pod_id not in attempt.acknowledged:
-            update = {"acknowledged": (*attempt.acknowledged, action.pod_id)}
-            self._journal.write(held, held.record.with_attempt(attempt.model_copy(update=update)))
+            self._update(held, attempt, {"acknowledged": (*attempt.acknowledged, action.pod_id)})
 
-    def _pull(self, held: Held, action: Pull, seen: Seen) -> None:
-        receipt = action.receipt
-        key = keys.attempt_prefix(held.record.run_id, receipt.attempt) + receipt.key
+    def _pull(self, held: Held, receipt: Receipt, seen: Seen) -> None:
+        """Bring an artefact home; what proves to be something else is named as missing."""
+        record = held.record
+        key = keys.attempt_prefix(record.run_id, receipt.attempt) + receipt.key
+        scores: tuple[Scores, ...] = ()
         try:
-            path = self._world.home.fetch(self._world.store, key, receipt, held.record)
-        except IntegrityError as error:
-            lost = Missing(attempt=receipt.attempt, key=receipt.key, sha256=receipt.sha256, why=str(error))
-            self._journal.write(
-                held, held.record.model_copy(update={"missing": (*held.record.missing, lost)})
+            path = self._world.home.fetch(
+                self._world.store, key, receipt, record, on_bytes=lambda _name, _count: self._keep_lease(held)
             )
-            self._world.notifier.say(str(error))
+            if receipt.kind is ArtefactKind.SCORES:
+                scores = (_scores(path.read_bytes(), receipt),)
+        except (IntegrityError, ObjectMissing, ContractError) as error:
+            self._lose(held, receipt, str(error))
             return
         except (StorageError, LocalDiskError) as error:
             self._world.notifier.say(f"{receipt.name} is not home yet: {error}")
             return
+        others = tuple(item for item in record.brought if item.receipt != receipt)
         brought = Brought(receipt=receipt, path=str(path), at=seen.now)
-        update: dict[str, object] = {"brought": (*held.record.brought, brought)}
-        if receipt.kind is ArtefactKind.SCORES:
-            update["scores"] = (*held.record.scores, decode(Scores, path.read_bytes()))
-        self._journal.write(held, held.record.model_copy(update=update))
+        update = {"brought": (*others, brought), "scores": (*record.scores, *scores)}
+        self._write(held, held.record.model_copy(update=update))
         self._world.notifier.say(_arrival(receipt))
 
-    def _close(self, held: Held, record: RunRecord) -> None:
-        # Each step may be done again by who finds the record still open.
+    def _lose(self, held: Held, receipt: Receipt, why: str) -> None:
+        record = held.record
+        lost = Missing(attempt=receipt.attempt, key=receipt.key, sha256=receipt.sha256, why=why)
+        brought = tuple(item for item in record.brought if item.receipt != receipt)
+        self._write(held, record.model_copy(update={"brought": brought, "missing": (*record.missing, lost)}))
+        self._world.notifier.say(f"{receipt.name} is lost: {why}")
+
+    def _close(self, held: Held, closed: RunRecord, seen: Seen) -> None:
+        """Each step may be done again by who finds the record still open."""
+        absent = self._world.home.absent(held.record)
+        if absent:
+            # Deleted meanwhile, or fetched on another machine. The next pass decides anew what is missing.
+            for item in absent:
+                self._pull(held, item.receipt, seen)
+            still = self._world.home.absent(held.record)
+            if still:
+                raise LocalDiskError(
+                    f"{still[0].path} is not there and cannot be fetched again",
+                    next_step=f"make room, then `retrain attach {closed.run_id}`",
+                )
+            return
         before = held.record
-        self._world.home.finish(record)
-        self._journal.write(held, record)
-        self._journal.free_name(record)
+        self._world.home.finish(closed)
+        self._write(held, closed)
         self._narrate(before, held.record)
 
     def _narrate(self, before: RunRecord, after: RunRecord) -> None:
@@ -229,6 +292,18 @@ class Loop:
             if attempt.gone_at and not (known and known.gone_at):
                 pods = ", ".join(attempt.pod_ids) or "no pod"
                 self._world.notifier.say(f"attempt {attempt.number}: {pods} confirmed gone")
+
+
+def _scores(data: bytes, receipt: Receipt) -> Scores:
+    """Read scores; those of another run, attempt or epoch than their receipt's are refused."""
+    scores = decode(Scores, data)
+    if (scores.run_id, scores.attempt, scores.epoch) != (receipt.run_id, receipt.attempt, receipt.epoch):
+        raise ContractError("these scores are another epoch's or attempt's")
+    return scores
+
+
+def _nothing_runs(record: RunRecord) -> bool:
+    return all(attempt.gone_at is not None for attempt in record.attempts)
 
 
 def _pause(record: RunRecord, failures: int) -> float:

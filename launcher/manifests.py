@@ -8,11 +8,18 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from job.contract import keys
-from job.contract.manifest import Input, InputRole, Links, RunManifest, expected_artefacts
+from job.contract.manifest import (
+    DEADLINE_VARIABLE,
+    MANIFEST_URL_VARIABLE,
+    Input,
+    Links,
+    RunManifest,
+    expected_artefacts,
+)
 from job.contract.records import Receipt
 from launcher.errors import UsageError
 from launcher.model import Attempt, InputFile, RunRecord
-from launcher.ports import Store
+from launcher.ports import Offer, PodSpec, Store
 
 EXPIRY_MARGIN = timedelta(hours=1)
 """Every link outlives the hard deadline by at least this."""
@@ -25,7 +32,7 @@ class Inheritance:
     state: InputFile | None = None
     state_epoch: int = 0
     state_step: int = 0
-    checkpoints: tuple[Receipt, ...] = ()
+    checkpoints: tuple[tuple[InputFile, Receipt], ...] = ()
     """Checkpoints that no image was drawn of yet."""
     start_measured: bool = False
     """Whether the start's images are home already."""
@@ -67,7 +74,7 @@ def build_manifest(record: RunRecord, attempt: Attempt, store: Store, inherited:
         recipe=spec.recipe,
         inputs=(
             *(_input(item, store, expires_at) for item in spec.inputs),
-            *_inherited_inputs(record, store, inherited, expires_at),
+            *_inherited_inputs(store, inherited, expires_at),
         ),
         evaluation=evaluation,
         stop_at=attempt.stop_at,
@@ -75,18 +82,35 @@ def build_manifest(record: RunRecord, attempt: Attempt, store: Store, inherited:
         timing=spec.timing,
         links=links,
     )
-    refuse_early_expiry(manifest)
+    refuse_early_expiry(manifest.earliest_expiry(), manifest.hard_deadline)
     return manifest
 
 
-def refuse_early_expiry(manifest: RunManifest) -> None:
-    """Raise UsageError unless every link outlives the hard deadline by the margin."""
-    expiry = manifest.earliest_expiry()
-    if expiry < manifest.hard_deadline + EXPIRY_MARGIN:
+def pod_spec(record: RunRecord, attempt: Attempt, store: Store, inherited: Inheritance) -> PodSpec:
+    """Put the manifest of `attempt` into the bucket and return the pod to ask for. Raises UsageError."""
+    manifest = build_manifest(record, attempt, store, inherited)
+    key = keys.manifest_key(record.run_id, attempt.number)
+    store.put(key, manifest.encode())
+    link = store.presign_get(key, expires_at=attempt.hard_deadline + EXPIRY_MARGIN)
+    return PodSpec(
+        name=attempt.pod_name,
+        offer=Offer(attempt.offer, attempt.price_ceiling, attempt.offer_location),
+        environment={
+            MANIFEST_URL_VARIABLE: link.url.get_secret_value(),
+            DEADLINE_VARIABLE: attempt.hard_deadline.isoformat(),
+        },
+        image=record.spec.image,
+        disk_gb=record.spec.disk_gb,
+    )
+
+
+def refuse_early_expiry(expiry: datetime, hard_deadline: datetime) -> None:
+    """Raise UsageError unless links that end at `expiry` outlive the hard deadline by the margin."""
+    if expiry < hard_deadline + EXPIRY_MARGIN:
         raise UsageError(
-            f"the storage credentials end at {expiry:%Y-%m-%d %H:%M} UTC, less than an hour after the run's"
-            f" hard deadline at {manifest.hard_deadline:%Y-%m-%d %H:%M} UTC",
-            next_step="shorten the run with max_hours, or use credentials that last longer",
+            f"links to the store, or the credentials that sign them, end at {expiry:%Y-%m-%d %H:%M} UTC, less"
+            f" than an hour after the run's hard deadline at {hard_deadline:%Y-%m-%d %H:%M} UTC",
+            next_step="shorten the run with budget.max_hours, or use credentials that last longer",
         )
 
 
@@ -100,22 +124,10 @@ def _input(item: InputFile, store: Store, expires_at: datetime) -> Input:
     )
 
 
-def _inherited_inputs(
-    record: RunRecord, store: Store, inherited: Inheritance, expires_at: datetime
-) -> list[Input]:
+def _inherited_inputs(store: Store, inherited: Inheritance, expires_at: datetime) -> list[Input]:
     found = [
-        Input(
-            role=InputRole.CHECKPOINT,
-            name=receipt.name,
-            bytes=receipt.bytes,
-            sha256=receipt.sha256,
-            epoch=receipt.epoch,
-            step=receipt.step,
-            link=store.presign_get(
-                keys.attempt_prefix(record.run_id, receipt.attempt) + receipt.key, expires_at=expires_at
-            ),
-        )
-        for receipt in inherited.checkpoints
+        _input(item, store, expires_at).model_copy(update={"epoch": receipt.epoch, "step": receipt.step})
+        for item, receipt in inherited.checkpoints
     ]
     if inherited.state is not None:
         state = _input(inherited.state, store, expires_at)

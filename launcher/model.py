@@ -84,6 +84,8 @@ class RunSpec(Wire):
     output_name: str
     namespace: Annotated[str, Field(pattern=r"^[a-z0-9]{1,16}$")] = "default"
     provider: str
+    place: str = ""
+    """The one machine from which its pods can be reached; empty where any can."""
     trainer: TrainerName
     recipe: Recipe
     inputs: tuple[InputFile, ...]
@@ -110,8 +112,8 @@ class Watch(Wire):
 
     heartbeat_at: Utc | None = None
     silent_seconds: Seconds = 0
-    last_pass_at: Utc | None = None
-    """The last pass on which store and provider both answered; None after one on which they did not."""
+    saw_both: bool = False
+    """Whether store and provider both answered on the last pass."""
 
 
 class Attempt(Wire):
@@ -129,6 +131,8 @@ class Attempt(Wire):
     """Immutable."""
     pod_ids: tuple[str, ...] = ()
     """Every pod ever seen under this attempt's name."""
+    asked_at: Utc | None = None
+    """Written immediately before the provider is asked for the pod: without it, there is none."""
     refused: bool = False
     """The provider said that no pod was made."""
     created_at: Utc | None = None
@@ -142,6 +146,8 @@ class Attempt(Wire):
     ended: Ending | None = None
     acknowledged: tuple[str, ...] = ()
     """Pods whose end the provider has acknowledged; absence is still to be confirmed."""
+    teardown_seconds: Seconds = 0
+    """How long its end has been asked for in vain, over passes that asked."""
     gone_at: Utc | None = None
     """When the absence of every pod of this attempt was confirmed."""
     collected: bool = False
@@ -200,6 +206,10 @@ class RunRecord(Message):
     brought: tuple[Brought, ...] = ()
     missing: tuple[Missing, ...] = ()
     scores: tuple[Scores, ...] = ()
+    passed_at: Utc | None = None
+    """The last pass of any launcher."""
+    collecting_seconds: Seconds = 0
+    """How long the last artefacts have been fetched in vain, over passes that tried."""
     stopped: Ending | None = None
     """Why no further attempt is made, where no attempt's own ending says so."""
     selection: Selection | None = None
@@ -221,8 +231,12 @@ class RunRecord(Message):
         return self.model_copy(update={"attempts": tuple(ordered)})
 
     def is_home(self, receipt: Receipt) -> bool:
-        """Whether the artefact of this receipt was brought home, byte for byte."""
-        return any(item.receipt == receipt for item in self.brought)
+        """Whether the artefact of this receipt, or a later attempt's version of it, was brought home."""
+        return any(
+            item.receipt.key == receipt.key
+            and (item.receipt.attempt > receipt.attempt or item.receipt == receipt)
+            for item in self.brought
+        )
 
     def is_given_up(self, receipt: Receipt) -> bool:
         """Whether the artefact of this receipt was given up as missing."""
@@ -258,11 +272,12 @@ class RunRecord(Message):
 def charged_dollars(attempt: Attempt, now: datetime) -> float:
     """Upper bound of what an attempt has cost until `now`, in US dollars.
 
-    Its price ceiling from intent to confirmed absence; nothing where the provider refused to make a pod.
+    Its price ceiling from intent to confirmed absence, for each pod that carried its name; nothing where no
+    pod was made.
     """
     if attempt.refused:
         return 0.0
-    rate = max(attempt.price_ceiling, attempt.price_per_hour or 0.0)
+    rate = max(attempt.price_ceiling, attempt.price_per_hour or 0.0) * max(1, len(attempt.pod_ids))
     return rate * seconds_between(attempt.intent_at, attempt.gone_at or now) / 3600
 
 
@@ -270,7 +285,8 @@ def estimated_dollars(attempt: Attempt, now: datetime) -> float:
     """Best estimate of what an attempt has cost until `now`: the price found, from creation to absence."""
     if attempt.created_at is None or attempt.price_per_hour is None:
         return charged_dollars(attempt, now)
-    return attempt.price_per_hour * seconds_between(attempt.created_at, attempt.gone_at or now) / 3600
+    rate = attempt.price_per_hour * max(1, len(attempt.pod_ids))
+    return rate * seconds_between(attempt.created_at, attempt.gone_at or now) / 3600
 
 
 def seconds_between(start: datetime, end: datetime) -> float:

@@ -11,10 +11,11 @@ from job.contract import keys
 from job.contract.events import Event, Failed, Finished, Progress, TrainingStarted, decode_log
 from job.contract.records import Claim, Heartbeat, Receipt
 from job.contract.schema import ContractError, M, decode
-from launcher.errors import PodError, StorageError
+from launcher.errors import ObjectMissing, PodError, StorageError
+from launcher.judgement import AttemptSeen, plain
 from launcher.model import Attempt, RunRecord
 from launcher.ports import Pod, Pods, Store, Stored
-from launcher.reconcile import AttemptSeen, Seen, wants_offers
+from launcher.reconcile import Seen, wants_offers
 
 E = TypeVar("E", bound=Event)
 
@@ -97,9 +98,14 @@ class Observer:
     def _events(self, attempt: Attempt, listed: dict[str, Stored]) -> tuple[Event, ...]:
         found: list[Event] = []
         for life in keys.lives():
-            if (key := keys.events(life)) in listed:
+            if (key := keys.events(life)) not in listed:
+                continue
+            try:
                 log = decode_log(self._content(listed[key]))
-                found += [event for event in log if event.attempt == attempt.number]
+            except (ContractError, ObjectMissing) as error:
+                self.troubles.append(f"{key} of attempt {attempt.number}: {plain(str(error))}")
+                continue
+            found += [event for event in log if event.attempt == attempt.number]
         self.events[attempt.number] = tuple(found)
         return tuple(found)
 
@@ -112,8 +118,8 @@ class Observer:
                 continue
             try:
                 found.append(decode(kind, self._content(listed[name])))
-            except ContractError as error:
-                self.troubles.append(f"{prefix}{name}: {error}")
+            except (ContractError, ObjectMissing) as error:
+                self.troubles.append(f"{prefix}{name}: {plain(str(error))}")
         return found
 
     def _content(self, item: Stored) -> bytes:
@@ -122,7 +128,7 @@ class Observer:
         if known is not None and known[0] == item.etag:
             return known[1]
         if item.size > MESSAGE_BYTES_MAX:
-            raise StorageError(f"{item.key} has {item.size} bytes, too many for a message")
+            raise ContractError(f"{item.size} bytes are too many for a message")
         data, etag = self.store.get(item.key)
         self._cache[item.key] = (etag, data)
         return data

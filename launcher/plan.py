@@ -19,8 +19,10 @@ LOCAL_LEAK_SECONDS = 60.0
 PROVIDER_LAG_SECONDS = 120.0
 
 
-def run_spec(settings: Settings, inputs: Sequence[InputFile], evaluation: EvaluationPlan | None) -> RunSpec:
-    """Return what a run of these settings is asked to do."""
+def run_spec(
+    settings: Settings, inputs: Sequence[InputFile], evaluation: EvaluationPlan | None, *, place: str
+) -> RunSpec:
+    """Return what a run of these settings is asked to do; `place` is the provider's."""
     local = settings.run.provider is Provider.PROCESS
     budget, clocks = settings.budget, settings.clocks
     reserve = budget.teardown_reserve_minutes * 60
@@ -28,6 +30,7 @@ def run_spec(settings: Settings, inputs: Sequence[InputFile], evaluation: Evalua
         output_name=settings.recipe.output_name,
         namespace=settings.run.namespace,
         provider=settings.run.provider.value,
+        place=place,
         trainer=TrainerName.DIFFUSERS,
         recipe=settings.recipe,
         inputs=tuple(inputs),

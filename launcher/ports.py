@@ -4,7 +4,7 @@ Knows the contract and `launcher.errors`. Adapters implement these; the core imp
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
@@ -39,7 +39,7 @@ class PodSpec:
 
     name: str
     offer: Offer
-    environment: Mapping[str, str]
+    environment: Mapping[str, str] = field(repr=False)
     """Holds a bearer URL: never shown."""
     image: str = ""
     disk_gb: int = 0
@@ -63,6 +63,8 @@ class Pods(Protocol):
     """A provider of pods. Every method raises PodError when the provider cannot answer."""
 
     provider: str
+    place: str
+    """Where its pods can be reached from: empty for everywhere, else the one machine that runs them."""
 
     def offers(self) -> Sequence[Offer]:
         """Return what can be rented now, in order of preference."""
@@ -71,8 +73,8 @@ class Pods(Protocol):
     def create(self, spec: PodSpec) -> Pod:
         """Rent a pod and return at once.
 
-        Raises CapacityError when this offer is not to be had, AmbiguousCreate when the pod may exist
-        all the same.
+        Raises CreateRefused when no pod was made, its subclass CapacityError when this offer is not to be had
+        now. After any other PodError the pod may exist all the same.
         """
         ...
 

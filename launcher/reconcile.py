@@ -7,50 +7,21 @@ before it carries out the actions, so that nothing is created that was not writt
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from enum import StrEnum
 
-from job.contract.events import Failed, Finished, Progress, TrainingStarted
-from job.contract.manifest import expected_artefacts
+from job.contract.manifest import expected_results
 from job.contract.reasons import Reason
-from job.contract.records import ArtefactKind, Claim, Heartbeat, Receipt, Stage
+from job.contract.records import Receipt, Stage
 from launcher.budget import Window, window
-from launcher.model import Attempt, Ending, Missing, Phase, RunRecord, Watch, seconds_between
+from launcher.judgement import AttemptSeen, judge
+from launcher.model import Attempt, Ending, Missing, Phase, RunRecord, seconds_between
 from launcher.outcome import outcome
-from launcher.ports import Offer, Pod, PodState
+from launcher.ports import Offer
 from launcher.selection import select
 
-WATCH_GAP_SECONDS = 60.0
-"""The most that one gap between two passes adds to a silence: a laptop that slept saw nothing."""
+GAP_SECONDS_MAX = 300.0
+"""The most that the time between two passes adds to any clock: a laptop that slept saw and tried nothing."""
 REFUSALS_MAX = 20
 """Offers that may refuse in a row before the run ends."""
-PRICE_TOLERANCE = 1e-6
-"""Dollars an hour within which two prices are the same."""
-
-
-class Probe(StrEnum):
-    """What the provider says of an attempt's pods. Only `dead` is a ground to give one up."""
-
-    ALIVE = "alive"
-    DEAD = "dead"
-    UNKNOWN = "unknown"
-
-
-@dataclass(frozen=True)
-class AttemptSeen:
-    """What was seen of one attempt on this pass. None: that side did not answer."""
-
-    pods: tuple[Pod, ...] | None = None
-    """Every existing pod of this attempt's name or recorded ids."""
-    storage: bool = False
-    """Whether the store answered; without it the fields below say nothing."""
-    claim: Claim | None = None
-    heartbeat: Heartbeat | None = None
-    heartbeat_at: datetime | None = None
-    """By the store's clock."""
-    started: TrainingStarted | None = None
-    progress: Progress | None = None
-    terminal: Failed | Finished | None = None
-    receipts: tuple[Receipt, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -69,10 +40,9 @@ class Seen:
 
 @dataclass(frozen=True)
 class Create:
-    """Ask for the pod of an attempt whose intent is on record."""
+    """Ask for the pod of an attempt whose intent is on record and that nobody has asked for yet."""
 
     attempt: int
-    offer: Offer
 
 
 @dataclass(frozen=True)
@@ -93,7 +63,7 @@ class Pull:
 
 @dataclass(frozen=True)
 class Close:
-    """Promote the selected checkpoint, then write the closed record, then give the name free."""
+    """Make sure that all is at home, promote the selected checkpoint, write the closed record."""
 
     record: RunRecord
 
@@ -116,16 +86,19 @@ def pod_name(record: RunRecord, number: int, hard_deadline: datetime) -> str:
 
 def wants_offers(record: RunRecord) -> bool:
     """Whether the next pass may start an attempt and needs to know what is on offer."""
-    return not record.phase.closed and all(attempt.gone_at for attempt in record.attempts)
+    all_gone = all(attempt.gone_at for attempt in record.attempts)
+    return not record.phase.closed and all_gone and _wants_another(record)
 
 
 def decide(record: RunRecord, seen: Seen) -> Decision:
     """Return what follows for `record` from what was seen."""
     if record.phase.closed:
         return Decision(record)
+    gap = min(seconds_between(record.passed_at or seen.now, seen.now), GAP_SECONDS_MAX)
+    record = record.model_copy(update={"passed_at": seen.now})
     for attempt in record.attempts:
         if attempt.gone_at is None:
-            record = record.with_attempt(_judge(record, attempt, seen))
+            record = record.with_attempt(judge(record, attempt, seen.of(attempt), seen.now, gap))
     actions: list[Action] = []
     for attempt in record.attempts:
         actions += _to_terminate(attempt, seen.of(attempt))
@@ -133,139 +106,14 @@ def decide(record: RunRecord, seen: Seen) -> Decision:
     actions += pulls
     record = _mark_collected(record, seen, pulls)
     if any(attempt.gone_at is None for attempt in record.attempts):
-        return Decision(record.model_copy(update={"phase": _phase(record, seen, pulls)}), tuple(actions))
+        actions += [Create(item.number) for item in record.attempts if item.open and item.asked_at is None]
+        return Decision(_leaked(_in_phase(record, seen, pulls), seen.now), tuple(actions))
     if _wants_another(record):
         decision = _start_attempt(record, seen, actions)
         if decision.record.stopped is None:
             return decision
         record = decision.record
-    return _settle(record, seen, pulls, actions)
-
-
-def probe(attempt: Attempt, seen: AttemptSeen, now: datetime, lag_seconds: float) -> Probe:
-    """Tell whether an attempt's pods are alive, proven dead, or not known."""
-    if seen.pods is None:
-        return Probe.UNKNOWN
-    if any(pod.state is not PodState.ENDED for pod in seen.pods):
-        return Probe.ALIVE
-    if seen.pods:
-        return Probe.DEAD
-    # Absent. A young pod may be missing from a list that lags, and so may one whose creation is unsure.
-    since = attempt.created_at or attempt.intent_at
-    return Probe.DEAD if seconds_between(since, now) > lag_seconds else Probe.UNKNOWN
-
-
-def _judge(record: RunRecord, attempt: Attempt, seen: Seen) -> Attempt:
-    """Fold one pass's sight of an attempt into its record: adopt, watch, end, confirm its absence."""
-    sight = seen.of(attempt)
-    attempt = _adopt(attempt, sight, seen.now)
-    attempt = _note_progress(attempt, sight, seen.now)
-    attempt = attempt.model_copy(update={"watch": _watch(attempt.watch, sight, seen.now)})
-    if attempt.ended is None:
-        ending = _ending(record, attempt, sight, seen.now)
-        if ending:
-            attempt = attempt.model_copy(update={"ended": ending})
-    elif _confirmed_gone(record, attempt, sight, seen.now):
-        attempt = attempt.model_copy(update={"gone_at": seen.now})
-    return attempt
-
-
-def _adopt(attempt: Attempt, sight: AttemptSeen, now: datetime) -> Attempt:
-    """Take every pod that carries the attempt's name as the attempt's own."""
-    pods = sight.pods or ()
-    unknown = tuple(pod.pod_id for pod in pods if pod.pod_id not in attempt.pod_ids)
-    if not pods:
-        return attempt
-    update: dict[str, object] = {"price_per_hour": max(pod.price_per_hour for pod in pods)}
-    if attempt.price_per_hour is not None:
-        # A pod that ended costs nothing now; what it cost an hour is what counts.
-        update["price_per_hour"] = max(attempt.price_per_hour, *(pod.price_per_hour for pod in pods))
-    if unknown:
-        update |= {
-            "pod_ids": attempt.pod_ids + unknown,
-            "console_url": attempt.console_url or pods[0].console_url,
-        }
-    if attempt.created_at is None:
-        # The provider's word, kept within what we know: not before the intent, not in the future.
-        update["created_at"] = min(max(min(pod.created_at for pod in pods), attempt.intent_at), now)
-    return attempt.model_copy(update=update)
-
-
-def _note_progress(attempt: Attempt, sight: AttemptSeen, now: datetime) -> Attempt:
-    update: dict[str, object] = {}
-    if sight.claim is not None and attempt.booted_at is None:
-        update["booted_at"] = now
-    if sight.started is not None:
-        update["total_steps"] = sight.started.total_steps
-    if sight.progress is not None:
-        update |= {"epoch": sight.progress.epoch, "step": sight.progress.step}
-    return attempt.model_copy(update=update) if update else attempt
-
-
-def _watch(watch: Watch, sight: AttemptSeen, now: datetime) -> Watch:
-    """Count silence: only between two passes that both saw store and provider."""
-    if not sight.storage or sight.pods is None:
-        return watch.model_copy(update={"last_pass_at": None})
-    if sight.heartbeat_at != watch.heartbeat_at or watch.last_pass_at is None:
-        silent = 0.0 if sight.heartbeat_at != watch.heartbeat_at else watch.silent_seconds
-    else:
-        gap = min(seconds_between(watch.last_pass_at, now), WATCH_GAP_SECONDS)
-        silent = watch.silent_seconds + gap
-    return Watch(heartbeat_at=sight.heartbeat_at, silent_seconds=silent, last_pass_at=now)
-
-
-def _ending(record: RunRecord, attempt: Attempt, sight: AttemptSeen, now: datetime) -> Ending | None:
-    """Return why an open attempt is over, or None. The job's word comes first, then facts, then clocks."""
-    clocks = record.spec.clocks
-
-    def because(reason: Reason | None, message: str) -> Ending:
-        return Ending(reason=reason, message=message, at=now)
-
-    if isinstance(sight.terminal, Finished):
-        return because(None, "the job finished its work")
-    if isinstance(sight.terminal, Failed):
-        return because(sight.terminal.reason, sight.terminal.message)
-    if record.cancel_requested:
-        return because(Reason.CANCELLED, "cancelled on request")
-    if now >= attempt.hard_deadline:
-        return because(Reason.HARD_DEADLINE, "the hard deadline passed")
-    price = attempt.price_per_hour
-    if price is not None and price > attempt.price_ceiling + PRICE_TOLERANCE:
-        return because(
-            Reason.PRICE_ABOVE_CEILING,
-            f"the pod costs ${price:.3f} an hour, above the ceiling of ${attempt.price_ceiling:.3f}",
-        )
-    state = probe(attempt, sight, now, clocks.create_lag_seconds)
-    if state is Probe.UNKNOWN or not sight.storage:
-        # Without the store nobody knows whether the job said its last word or is silent.
-        return None
-    if state is Probe.DEAD:
-        if attempt.pod_ids:
-            return because(Reason.POD_GONE, "the pod ended without a word from the job")
-        return because(Reason.CREATE_REFUSED, "no pod of this attempt's name ever appeared")
-    if attempt.booted_at is not None:
-        silent = attempt.watch.silent_seconds
-        return (
-            because(Reason.SILENT, f"no heartbeat for {silent:.0f} s")
-            if silent > clocks.silence_seconds
-            else None
-        )
-    age = seconds_between(attempt.created_at or attempt.intent_at, now)
-    running = any(pod.state is PodState.RUNNING for pod in sight.pods or ())
-    if not running and age > clocks.provision_seconds:
-        return because(Reason.PROVISION_TIMEOUT, f"the pod does not run {age:.0f} s after its creation")
-    if age > clocks.boot_seconds:
-        return because(Reason.BOOT_TIMEOUT, f"the job has not claimed its attempt after {age:.0f} s")
-    return None
-
-
-def _confirmed_gone(record: RunRecord, attempt: Attempt, sight: AttemptSeen, now: datetime) -> bool:
-    """Whether the provider acknowledged every end, shows no such pod, and has had time to show a late one."""
-    return (
-        sight.pods == ()
-        and set(attempt.pod_ids) <= set(attempt.acknowledged)
-        and seconds_between(attempt.intent_at, now) > record.spec.clocks.create_lag_seconds
-    )
+    return _settle(record, seen, pulls, actions, gap)
 
 
 def _to_terminate(attempt: Attempt, sight: AttemptSeen) -> list[Terminate]:
@@ -286,15 +134,17 @@ def _to_terminate(attempt: Attempt, sight: AttemptSeen) -> list[Terminate]:
 
 
 def _to_pull(record: RunRecord, seen: Seen) -> list[Pull]:
-    """Artefacts that are vouched for and not at home. A key that no manifest listed is not ours to fetch."""
-    known = set(expected_artefacts(record.spec.recipe, record.spec.evaluation))
+    """Artefacts that are vouched for and not at home.
+
+    A receipt that names another key, kind or epoch than a manifest listed vouches for nothing of ours.
+    """
+    expected = expected_results(record.spec.recipe, record.spec.evaluation)
     return [
         Pull(attempt.number, receipt)
         for attempt in record.attempts
         for receipt in seen.of(attempt).receipts
-        if receipt.kind is not ArtefactKind.STATE
-        and (receipt.attempt, receipt.run_id) == (attempt.number, record.run_id)
-        and receipt.key in known
+        if (receipt.attempt, receipt.run_id) == (attempt.number, record.run_id)
+        and expected.get(receipt.key) == (receipt.kind, receipt.epoch)
         and not record.is_home(receipt)
         and not record.is_given_up(receipt)
     ]
@@ -309,12 +159,23 @@ def _mark_collected(record: RunRecord, seen: Seen, pulls: Sequence[Pull]) -> Run
     return record
 
 
+def _leaked(record: RunRecord, now: datetime) -> RunRecord:
+    """Call a run LEAKED whose pod could not be ended for too long; such a run gets no further attempt."""
+    limit = record.spec.clocks.leak_seconds
+    if all(attempt.teardown_seconds <= limit for attempt in record.attempts if attempt.gone_at is None):
+        return record
+    ending = Ending(reason=Reason.LEAKED, message="a pod could not be confirmed gone in time", at=now)
+    return record.model_copy(update={"phase": Phase.LEAKED, "stopped": record.stopped or ending})
+
+
+def _in_phase(record: RunRecord, seen: Seen, pulls: Sequence[Pull]) -> RunRecord:
+    return record.model_copy(update={"phase": _phase(record, seen, pulls)})
+
+
 def _phase(record: RunRecord, seen: Seen, pulls: Sequence[Pull]) -> Phase:
     """Name where a run stands while one of its attempts is not gone."""
     attempt = next(item for item in reversed(record.attempts) if item.gone_at is None)
     if attempt.ended is not None:
-        if seconds_between(attempt.ended.at, seen.now) > record.spec.clocks.leak_seconds:
-            return Phase.LEAKED
         return Phase.COLLECTING if pulls else Phase.TEARING_DOWN
     sight = seen.of(attempt)
     if not attempt.pod_ids:
@@ -364,7 +225,7 @@ def _start_attempt(record: RunRecord, seen: Seen, actions: list[Action]) -> Deci
         return stop(Reason.CAP_REACHED, "the cap leaves no time for another attempt")
     attempt = _intent(record, number, offer, price_ceiling, span, seen.now)
     record = record.with_attempt(attempt).model_copy(update={"phase": Phase.PROVISIONING})
-    return Decision(record, (*actions, Create(number, offer)))
+    return Decision(record, (*actions, Create(number)))
 
 
 def _intent(
@@ -382,13 +243,15 @@ def _intent(
     )
 
 
-def _settle(record: RunRecord, seen: Seen, pulls: Sequence[Pull], actions: list[Action]) -> Decision:
+def _settle(
+    record: RunRecord, seen: Seen, pulls: Sequence[Pull], actions: list[Action], gap: float
+) -> Decision:
     """All pods are gone and no further one is wanted: collect what is left, then close."""
-    waiting = [attempt for attempt in record.attempts if not attempt.collected]
-    if waiting:
-        last_gone = max(attempt.gone_at or seen.now for attempt in record.attempts)
-        if seconds_between(last_gone, seen.now) <= record.spec.clocks.collect_seconds:
-            return Decision(record.model_copy(update={"phase": Phase.COLLECTING}), tuple(actions))
+    if not all(attempt.collected for attempt in record.attempts):
+        if record.collecting_seconds <= record.spec.clocks.collect_seconds:
+            tried = gap if record.phase is Phase.COLLECTING else 0.0
+            update = {"phase": Phase.COLLECTING, "collecting_seconds": record.collecting_seconds + tried}
+            return Decision(record.model_copy(update=update), tuple(actions))
         lost = tuple(
             Missing(
                 attempt=pull.attempt,

@@ -8,7 +8,7 @@ import secrets
 import tempfile
 import zipfile
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from job.contract import keys
@@ -19,6 +19,7 @@ from launcher.dataset.packing import pack
 from launcher.dataset.reading import open_dataset
 from launcher.errors import BudgetError, UsageError
 from launcher.home import Home
+from launcher.manifests import EXPIRY_MARGIN, refuse_early_expiry
 from launcher.model import InputFile, RunRecord
 from launcher.plan import evaluation_plan, prompts_of_captions, prompts_of_ruler, run_spec
 from launcher.ports import Notifier, Store
@@ -57,9 +58,12 @@ def find_source(settings: Settings) -> Source:
     return found
 
 
-def stage(settings: Settings, store: Store, home: Home, notifier: Notifier, now: datetime) -> RunRecord:
+def stage(
+    settings: Settings, store: Store, home: Home, notifier: Notifier, *, now: datetime, place: str
+) -> RunRecord:
     """Bring everything a run needs into the bucket and return its record, not yet written.
 
+    `now` is the store's time, `place` the provider's.
     Raises DatasetError when the data cannot be trained, BudgetError when the cap leaves no time.
     """
     source = find_source(settings)
@@ -78,9 +82,10 @@ def stage(settings: Settings, store: Store, home: Home, notifier: Notifier, now:
         record = RunRecord(
             run_id=run_id,
             created_at=now,
-            spec=run_spec(settings, inputs, evaluation_plan(settings, prompts)),
+            spec=run_spec(settings, inputs, evaluation_plan(settings, prompts), place=place),
         )
         _refuse_over_budget(settings, record, now)
+        _refuse_links_that_end_early(record, store)
         for item, path in zip(inputs, files.values(), strict=True):
             store.upload(path, item.key)
             notifier.say(f"staged {item.name}, {item.bytes / 1e6:.2f} MB, SHA-256 {item.sha256[:12]}")
@@ -130,6 +135,13 @@ def _described(run_id: str, role: InputRole, path: Path) -> InputFile:
     return InputFile(
         role=role, name=name, key=keys.input_key(run_id, name), bytes=path.stat().st_size, sha256=digest
     )
+
+
+def _refuse_links_that_end_early(record: RunRecord, store: Store) -> None:
+    """Refuse a run that could last longer than links to the store can, before anything is on record."""
+    last_deadline = record.created_at + timedelta(seconds=record.spec.budget.max_seconds)
+    link = store.presign_get(record.spec.inputs[0].key, expires_at=last_deadline + 2 * EXPIRY_MARGIN)
+    refuse_early_expiry(link.expires_at, last_deadline)
 
 
 def _refuse_over_budget(settings: Settings, record: RunRecord, now: datetime) -> None:

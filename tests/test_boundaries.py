@@ -15,7 +15,7 @@ SDKS = {
     "docker": "launcher/pods",
     "runpod": "launcher/pods",
 }
-CORE = ("model", "ports", "reconcile", "errors")
+CORE = ("model", "ports", "reconcile", "judgement", "budget", "selection", "outcome", "errors")
 
 
 def sources(package: str) -> list[Path]:

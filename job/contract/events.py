@@ -6,9 +6,15 @@ from pydantic import ConfigDict, Field, ValidationError
 
 from job.contract.manifest import RunId, Sha256
 from job.contract.reasons import Reason
-from job.contract.schema import ContractError, Message, Utc, check_version, describe, parse_object
-
-Count = Annotated[int, Field(ge=0)]
+from job.contract.schema import (
+    ContractError,
+    Count,
+    Message,
+    Utc,
+    check_version,
+    describe,
+    parse_object,
+)
 
 
 class Event(Message):

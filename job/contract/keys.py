@@ -98,17 +98,6 @@ def lives() -> range:
     return range(1, LIVES_MAX + 1)
 
 
-def artefacts(checkpoint_names: Iterable[str], evaluated_epochs: Iterable[int]) -> tuple[str, ...]:
-    """Every durable artefact of an attempt, each of which gets a receipt."""
-    epochs = tuple(evaluated_epochs)
-    return (
-        *(checkpoint(name) for name in checkpoint_names),
-        *STATE_SLOTS,
-        *(samples(epoch) for epoch in epochs),
-        *(scores(epoch) for epoch in epochs),
-    )
-
-
 def created_once() -> tuple[str, ...]:
     """Keys that a pod may create but never overwrite."""
     return tuple(claim(life) for life in lives())

@@ -32,6 +32,15 @@ class Link(Wire):
         return url.get_secret_value()
 
 
+class ArtefactKind(StrEnum):
+    """What a durable artefact is."""
+
+    CHECKPOINT = "checkpoint"
+    STATE = "state"
+    SAMPLES = "samples"
+    SCORES = "scores"
+
+
 class InputRole(StrEnum):
     """What an input is for."""
 
@@ -158,7 +167,18 @@ def evaluated_epochs(recipe: Recipe, plan: EvaluationPlan | None) -> tuple[int, 
     return ((keys.START_EPOCH,) if plan.measure_start else ()) + recipe.saved_epochs
 
 
+def expected_results(recipe: Recipe, plan: EvaluationPlan | None) -> dict[str, tuple[ArtefactKind, int]]:
+    """Return what may come home: key relative to the attempt → what it is, and of which epoch."""
+    results = {
+        keys.checkpoint(recipe.checkpoint_name(epoch)): (ArtefactKind.CHECKPOINT, epoch)
+        for epoch in recipe.saved_epochs
+    }
+    for epoch in evaluated_epochs(recipe, plan):
+        results[keys.samples(epoch)] = (ArtefactKind.SAMPLES, epoch)
+        results[keys.scores(epoch)] = (ArtefactKind.SCORES, epoch)
+    return results
+
+
 def expected_artefacts(recipe: Recipe, plan: EvaluationPlan | None) -> tuple[str, ...]:
     """Return the keys, relative to the attempt, of everything durable it may bring forth."""
-    names = (recipe.checkpoint_name(epoch) for epoch in recipe.saved_epochs)
-    return keys.artefacts(names, evaluated_epochs(recipe, plan))
+    return (*expected_results(recipe, plan), *keys.STATE_SLOTS)

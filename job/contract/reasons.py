@@ -28,6 +28,7 @@ class Reason(StrEnum):
     CANCELLED = "cancelled"
     CAP_REACHED = "cap_reached"
     CREATE_REFUSED = "create_refused"
+    LEAKED = "leaked"
     NO_OFFER = "no_offer"
     POD_GONE = "pod_gone"
     PRICE_ABOVE_CEILING = "price_above_ceiling"

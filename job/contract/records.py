@@ -1,14 +1,15 @@
 """Small messages of a pod: claim, heartbeat, receipt, scores."""
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from job.contract.manifest import ArtefactKind as ArtefactKind
 from job.contract.manifest import RunId, Sha256
-from job.contract.schema import Message, Utc, Wire
+from job.contract.schema import Count, Message, Utc, Wire
 
-Count = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Stage(StrEnum):
@@ -18,15 +19,6 @@ class Stage(StrEnum):
     TRAINING = "training"
     EVALUATING = "evaluating"
     FINISHING = "finishing"
-
-
-class ArtefactKind(StrEnum):
-    """What a receipt vouches for."""
-
-    CHECKPOINT = "checkpoint"
-    STATE = "state"
-    SAMPLES = "samples"
-    SCORES = "scores"
 
 
 class _OfAttempt(Message):
@@ -71,8 +63,14 @@ class Score(Wire):
 
     n: Count
     hits: Count
-    low: float
-    high: float
+    low: Share
+    high: Share
+
+    @model_validator(mode="after")
+    def _is_a_share(self) -> Self:
+        if self.hits > self.n or self.low > self.high:
+            raise ValueError("hits must not exceed n, nor low high")
+        return self
 
     @property
     def rate(self) -> float:
@@ -86,5 +84,5 @@ class Scores(_OfAttempt):
     epoch: Count
     images: Count
     attributes: dict[str, Score]
-    seconds: float
+    seconds: Annotated[float, Field(ge=0)]
     """Wall-clock of drawing and reading."""

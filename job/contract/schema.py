@@ -7,7 +7,7 @@ import json
 from datetime import UTC, datetime
 from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 SCHEMA_MAJOR = 1
 SCHEMA_VERSION = f"{SCHEMA_MAJOR}.0"
@@ -18,7 +18,10 @@ class ContractError(Exception):
 
 
 def _to_utc(moment: datetime) -> datetime:
-    return moment.astimezone(UTC)
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("lies outside the years 1 to 9999 in UTC") from None
 
 
 Utc = Annotated[AwareDatetime, AfterValidator(_to_utc)]
@@ -28,7 +31,8 @@ Utc = Annotated[AwareDatetime, AfterValidator(_to_utc)]
 class Wire(BaseModel):
     """A part of a message. Frozen; a field that does not exist is an error for who writes it."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    # Not a number and infinity have no JSON: written as null, they could never be read again.
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
 
 class Message(Wire):
@@ -40,6 +44,10 @@ class Message(Wire):
         """Return the message as UTF-8 JSON, presigned URLs in clear: for the wire only."""
         return self.model_dump_json().encode()
 
+
+COUNT_MAX = 2**53
+"""Whole numbers up to here survive every JSON reader and every division."""
+Count = Annotated[int, Field(ge=0, le=COUNT_MAX)]
 
 M = TypeVar("M", bound=Message)
 

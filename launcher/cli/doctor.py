@@ -60,7 +60,11 @@ def _findings(settings: "Settings") -> Iterator[dict[str, Any]]:
             assert isinstance(place.world.store, S3Store)
             for item in probe(place.world.store):
                 yield _finding(f"storage, {item.check}", ok=item.ok, detail=item.detail, fix=item.fix)
-            still_open = [record.run_id for record in place.journal.records() if not record.phase.closed]
+            still_open = [
+                record.run_id
+                for record in place.journal.records(place.narrator.say)
+                if not record.phase.closed
+            ]
             yield _finding("open runs", ok=True, detail=", ".join(still_open) or "none")
     except RetrainError as error:
         yield _finding("storage", ok=False, detail=str(error), fix=error.next_step)

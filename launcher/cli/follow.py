@@ -33,6 +33,11 @@ def follow(place: Workplace, run_id: str, *, as_json: bool) -> int:
     return conclude(place, record)
 
 
+def has_pod(record: RunRecord) -> bool:
+    """Whether a pod of the run works now."""
+    return any(attempt.open and attempt.pod_ids for attempt in record.attempts)
+
+
 def print_result(place: Workplace, record: RunRecord, *, as_json: bool) -> None:
     """Print a run's result on stdout: one JSON object, or text."""
     result = summary(record, place.world.store.now())

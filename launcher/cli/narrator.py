@@ -17,6 +17,8 @@ class Narrator:
 
     def say(self, message: str) -> None:
         """Say one line, unless it was said a moment ago."""
+        # What a pod says of itself may get in here: nothing of it may move a terminal's cursor.
+        message = "".join(character if character.isprintable() else " " for character in message)
         now = time.monotonic()
         if now - self._said.get(message, -REPEAT_SECONDS) < REPEAT_SECONDS:
             return

@@ -27,7 +27,7 @@ def command(*, as_json: bool, flags: SettingsFlags) -> int:
     codes: list[int] = []
     results = []
     with workplace(flags.load(), narrator) as place:
-        for record in place.journal.records():
+        for record in place.journal.records(narrator.say):
             if record.phase.closed:
                 continue
             try:
@@ -38,6 +38,10 @@ def command(*, as_json: bool, flags: SettingsFlags) -> int:
             except RetrainError as error:
                 narrator.say(f"run {record.run_id}: {error}")
                 codes.append(int(error.exit_code))
+                continue
+            except Exception as error:  # noqa: BLE001 - one run must not keep the others from being looked after
+                narrator.say(f"run {record.run_id}: unexpected {type(error).__name__}, a bug in retrain")
+                codes.append(int(Exit.INFRASTRUCTURE))
                 continue
             codes.append(exit_code(after) or int(Exit.DONE))
             results.append(summary(after, place.world.store.now()))

@@ -14,7 +14,7 @@ def command(*, as_json: bool, detach: bool, flags: SettingsFlags) -> int:
 
     Ctrl-C detaches: the run goes on under its deadline, `retrain attach` follows it.
     """
-    from launcher.cli.follow import follow, print_result
+    from launcher.cli.follow import conclude, follow, has_pod, print_result
     from launcher.cli.narrator import Narrator
     from launcher.cli.wiring import workplace
     from launcher.errors import UsageError
@@ -31,15 +31,21 @@ def command(*, as_json: bool, detach: bool, flags: SettingsFlags) -> int:
                 next_step="follow it with `retrain attach`, end it with `retrain cancel`, or rename yours",
             )
         world = place.world
-        record = stage(settings, world.store, world.home, narrator, world.store.now())
-        moved = world.home.set_aside(name, record.created_at)
+        record = stage(
+            settings, world.store, world.home, narrator, now=world.store.now(), place=world.pods.place
+        )
+        held = place.journal.create(record)
+        try:
+            # Now that the name is ours, and before anything new can arrive under it.
+            moved = world.home.set_aside(name, record.created_at)
+        finally:
+            place.journal.release(held)
         if moved is not None:
             narrator.say(f"what an earlier run of this name left is now in {moved}")
-        place.journal.release(place.journal.create(record))
         narrator.say(f"run {record.run_id} of {name} is on record")
         if not detach:
             return follow(place, record.run_id, as_json=as_json)
-        record = Loop(world, place.journal).once(record.run_id)
+        record = Loop(world, place.journal).drive(record.run_id, until=has_pod)
         narrator.say(f"`retrain attach {record.run_id}` follows it, `retrain reconcile` looks after it")
         print_result(place, record, as_json=as_json)
-        return 0
+        return conclude(place, record)

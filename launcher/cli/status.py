@@ -25,6 +25,6 @@ def command(*, run_id: str | None, as_json: bool, flags: SettingsFlags) -> int:
             print_result(place, place.journal.read(pick_run(place, run_id)), as_json=as_json)
             return 0
         now = place.world.store.now()
-        results = [summary(record, now) for record in reversed(place.journal.records())]
+        results = [summary(record, now) for record in reversed(place.journal.records(place.narrator.say))]
         sys.stdout.write(json.dumps(results) + "\n" if as_json else overview_text(results))
         return 0

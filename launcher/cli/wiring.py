@@ -11,7 +11,7 @@ from launcher.home import Home
 from launcher.journal import Journal, this_launcher
 from launcher.loop import Loop, World
 from launcher.model import Phase
-from launcher.pods.process import ProcessPods
+from launcher.pods.process import ProcessPods, machine_id
 from launcher.settings import Settings
 from launcher.storage.embedded import EmbeddedServer
 from launcher.storage.s3 import S3Store
@@ -48,8 +48,7 @@ def workplace(settings: Settings, narrator: Narrator) -> Iterator[Workplace]:
     home = Home(settings.run.models_dir, settings.run.workspace)
     server = None if settings.storage.bucket else EmbeddedServer(home.workspace / "store", say=narrator.say)
     store = S3Store(server.connect() if server else storage_config(settings))
-    pods = ProcessPods(home.workspace / "pods", price_per_hour=settings.budget.local_price_per_hour)
-    world = World(store=store, pods=pods, clock=SystemClock(), notifier=narrator, home=home)
+    world = World(store=store, pods=local_pods(settings), clock=SystemClock(), notifier=narrator, home=home)
     place = Workplace(world, Journal(store, this_launcher()), narrator, server)
     try:
         retry_leaked(place)
@@ -58,9 +57,18 @@ def workplace(settings: Settings, narrator: Narrator) -> Iterator[Workplace]:
         place.rest()
 
 
+def local_pods(settings: Settings) -> ProcessPods:
+    """Return the provider whose pods are processes of this machine."""
+    return ProcessPods(
+        settings.run.workspace.resolve() / "pods",
+        place=machine_id(),
+        price_per_hour=settings.budget.local_price_per_hour,
+    )
+
+
 def retry_leaked(place: Workplace) -> None:
     """Show every leaked run first, and try again to end its pods."""
-    for record in place.journal.records():
+    for record in place.journal.records(place.narrator.say):
         if record.phase is not Phase.LEAKED:
             continue
         for attempt in record.attempts:
@@ -72,7 +80,9 @@ def retry_leaked(place: Workplace) -> None:
                     f" at up to ${attempt.price_ceiling:.3f} an hour{where}; trying again to end it"
                 )
         try:
-            Loop(place.world, place.journal).once(record.run_id)
+            Loop(place.world, place.journal).drive(
+                record.run_id, until=lambda record: record.phase is not Phase.LEAKED
+            )
         except RetrainError as error:
             place.narrator.say(f"run {record.run_id} is still leaked: {error}")
 
@@ -107,7 +117,7 @@ def pick_run(place: Workplace, run_id: str | None) -> str:
 
     Raises UsageError when nothing, or more than one, fits.
     """
-    records = place.journal.records()
+    records = place.journal.records(place.narrator.say)
     if run_id is not None:
         fitting = [record.run_id for record in records if record.run_id.startswith(run_id)]
         if run_id in fitting:

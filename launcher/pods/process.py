@@ -1,36 +1,36 @@
 """Pods that are process groups of this machine: the embedded default.
 
-A pod owns a folder below the workspace. Its processes are known by RETRAIN_POD_ID in their environment, which
-survives what loses a process number: a launcher's death, a reboot, a number used again. The first process is
-also on record with its number, start time and boot id.
+A pod's processes are known by RETRAIN_POD_ID in their environment. That survives what a process number does
+not: a launcher's death, a deleted folder, a number used again after a reboot. A pod's id is its name and a
+random end, so that nothing has to be read back from a file to know what a process belongs to.
 """
 
-import json
+import hashlib
 import os
 import re
 import secrets
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import psutil
 
 from job.contract.manifest import POD_ID_VARIABLE
-from launcher.errors import PodError
-from launcher.files import write_atomically
-from launcher.machine import ProcessIdentity
+from launcher.errors import CreateRefused, PodError
 from launcher.ports import Offer, Pod, PodSpec, PodState
 
 OFFER = "this machine"
 SCRATCH_VARIABLE = "RETRAIN_SCRATCH"
 SOURCES = Path(__file__).parents[2]
 """Where the package `job` lies: the pod runs what this launcher came with."""
-POD_ID = re.compile(r"local-[0-9a-f]{12}")
+POD_ID = re.compile(r"(retrain-[a-z0-9-]+)\.[0-9a-f]{12}")
 PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VIRTUAL_ENV")
 """What a pod inherits of the launcher's environment. Never a credential."""
 TERM_SECONDS = 5.0
@@ -39,31 +39,39 @@ KILL_SECONDS = 5.0
 """How long to wait for killed processes before answering `not yet`."""
 
 
+def machine_id() -> str:
+    """Return what tells this machine from others: pods of another one cannot be seen or ended from here."""
+    try:
+        identity = Path("/etc/machine-id").read_text().strip()
+    except OSError:
+        identity = f"{uuid.getnode():012x}"
+    return hashlib.sha256(f"{identity} {socket.gethostname()}".encode()).hexdigest()[:12]
+
+
 class ProcessPods:
     """Runs the job as a process group of its own, detached from the launcher."""
 
     provider = "process"
 
-    def __init__(self, folder: Path, *, price_per_hour: float = 0.0) -> None:
+    def __init__(self, folder: Path, *, place: str, price_per_hour: float = 0.0) -> None:
         self._folder = folder.resolve()
         self._price = price_per_hour
+        self.place = place
 
     def offers(self) -> Sequence[Offer]:
         """Return this machine, at the price that its owner set."""
         return (Offer(name=OFFER, price_per_hour=self._price),)
 
     def create(self, spec: PodSpec) -> Pod:
-        """Start the job and return at once. Raises PodError when nothing was started."""
-        pod_id = f"local-{secrets.token_hex(6)}"
+        """Start the job and return at once. Raises CreateRefused when nothing was started."""
+        pod_id = f"{spec.name}.{secrets.token_hex(6)}"
+        if not POD_ID.fullmatch(pod_id):
+            raise CreateRefused(f"{spec.name!r} is not the name of a pod")
         folder = self._folder / pod_id
-        created_at = datetime.now(UTC)
         try:
             (folder / "scratch").mkdir(parents=True)
-            self._write(
-                folder, {"name": spec.name, "created_at": created_at.isoformat(), "price": self._price}
-            )
             with (folder / "log").open("wb") as log:
-                process = subprocess.Popen(
+                subprocess.Popen(
                     [sys.executable, "-m", "job"],
                     cwd=folder,
                     env=self._environment(spec.environment, pod_id, folder),
@@ -74,12 +82,11 @@ class ProcessPods:
                 )
         except OSError as error:
             shutil.rmtree(folder, ignore_errors=True)
-            raise PodError(
+            raise CreateRefused(
                 f"the job cannot be started on this machine: {error.strerror}",
                 next_step=f"make room in {self._folder} or choose another workspace",
             ) from error
-        self._remember(folder, process.pid)
-        return self._pod(pod_id, PodState.STARTING)
+        return Pod(pod_id, spec.name, PodState.STARTING, datetime.now(UTC), self._price)
 
     def find(self, name: str) -> Sequence[Pod]:
         """Return the existing pods of this name."""
@@ -87,27 +94,34 @@ class ProcessPods:
 
     def get(self, pod_id: str) -> Pod | None:
         """Return a pod that still has processes, or None."""
-        return self._pod(pod_id, PodState.RUNNING) if any(self._processes(pod_id)) else None
+        return next((pod for pod in self.list() if pod.pod_id == pod_id), None)
 
     def list(self) -> Sequence[Pod]:
-        """Return every pod of this workspace that still has processes."""
-        known = {folder.name for folder in self._folder.glob("local-*") if (folder / "pod.json").exists()}
-        running = known.intersection(filter(None, map(_pod_id_of, psutil.process_iter())))
-        return [self._pod(pod_id, PodState.RUNNING) for pod_id in sorted(running)]
+        """Return every pod of this user on this machine that still has processes."""
+        found: dict[str, Pod] = {}
+        for process in psutil.process_iter():
+            named = POD_ID.fullmatch(_pod_id_of(process) or "")
+            if named is None:
+                continue
+            started = _started(process)
+            known = found.get(named[0])
+            if known is None or started < known.created_at:
+                found[named[0]] = Pod(named[0], named[1], PodState.RUNNING, started, self._price)
+        return [found[pod_id] for pod_id in sorted(found)]
 
     def terminate(self, pod_id: str) -> bool:
         """End all processes of a pod: ask, then kill. True once none is left; its scratch files go too."""
         if not POD_ID.fullmatch(pod_id):
             raise PodError(f"{pod_id!r} is not the id of a pod of this machine")
-        processes = list(self._processes(pod_id))
+        processes = list(_processes(pod_id))
         _signal(processes, signal.SIGTERM)
         _, alive = psutil.wait_procs(processes, timeout=TERM_SECONDS)
         if alive:
             # Asked again: a process may have started another one meanwhile.
-            alive = list(self._processes(pod_id))
+            alive = list(_processes(pod_id))
             _signal(alive, signal.SIGKILL)
             psutil.wait_procs(alive, timeout=KILL_SECONDS)
-        if any(self._processes(pod_id)):
+        if any(_processes(pod_id)):
             return False
         shutil.rmtree(self._folder / pod_id / "scratch", ignore_errors=True)
         return True
@@ -130,36 +144,10 @@ class ProcessPods:
         }
         return {**inherited, **given, **ours}
 
-    def _processes(self, pod_id: str) -> Iterator[psutil.Process]:
-        """Yield the pod's living processes."""
-        return (process for process in psutil.process_iter() if _pod_id_of(process) == pod_id)
 
-    def _pod(self, pod_id: str, state: PodState) -> Pod:
-        fields = self._read(pod_id)
-        return Pod(
-            pod_id=pod_id,
-            name=str(fields["name"]),
-            state=state,
-            created_at=datetime.fromisoformat(fields["created_at"]),
-            price_per_hour=float(fields["price"]),
-        )
-
-    def _remember(self, folder: Path, pid: int) -> None:
-        try:
-            identity = ProcessIdentity.of(pid).to_json()
-        except ProcessLookupError:
-            return  # ended at once; its log says why
-        self._write(folder, {**self._read(folder.name), "process": identity})
-
-    def _write(self, folder: Path, fields: dict[str, Any]) -> None:
-        write_atomically(folder / "pod.json", json.dumps(fields).encode())
-
-    def _read(self, pod_id: str) -> dict[str, Any]:
-        try:
-            fields: dict[str, Any] = json.loads((self._folder / pod_id / "pod.json").read_bytes())
-        except (OSError, ValueError) as error:
-            raise PodError(f"the description of pod {pod_id} cannot be read: {error}") from error
-        return fields
+def _processes(pod_id: str) -> Iterator[psutil.Process]:
+    """Yield the pod's living processes."""
+    return (process for process in psutil.process_iter() if _pod_id_of(process) == pod_id)
 
 
 def _pod_id_of(process: psutil.Process) -> str | None:
@@ -172,9 +160,14 @@ def _pod_id_of(process: psutil.Process) -> str | None:
         return None
 
 
+def _started(process: psutil.Process) -> datetime:
+    try:
+        return datetime.fromtimestamp(process.create_time(), UTC)
+    except psutil.Error:
+        return datetime.now(UTC)
+
+
 def _signal(processes: Sequence[psutil.Process], number: signal.Signals) -> None:
     for process in processes:
-        try:
+        with suppress(psutil.Error):
             process.send_signal(number)
-        except psutil.Error:
-            continue

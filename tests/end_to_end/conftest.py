@@ -82,7 +82,7 @@ class Workspace:
 
     def pods(self) -> list[psutil.Process]:
         """Return the processes of this workspace's pods."""
-        ids = {path.parent.name for path in self.folder.glob(".retrain/pods/*/pod.json")}
+        ids = {path.name for path in self.folder.glob(".retrain/pods/*")}
         found = []
         for process in psutil.process_iter():
             try:

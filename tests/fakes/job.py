@@ -30,6 +30,7 @@ class FakeJob:
         fail_with: Reason = Reason.NAN_LOSS,
         hang_at_epoch: int = 0,
         corrupt_epoch: int = 0,
+        message: str = "on purpose",
     ) -> None:
         self._store = store
         self._pod_id = pod_id
@@ -39,6 +40,7 @@ class FakeJob:
         self._boot_ticks = boot_ticks
         self._fail_at, self._fail_with = fail_at_epoch, fail_with
         self._hang_at, self._corrupt = hang_at_epoch, corrupt_epoch
+        self._message = message
         resumed = self.manifest.input_for(InputRole.RESUME_STATE)
         self.epoch = resumed.epoch or 0 if resumed else 0
         self.first_epoch = self.epoch
@@ -59,7 +61,7 @@ class FakeJob:
         elif not self._claimed:
             self._claim()
         elif self._fail_at and self.epoch >= self._fail_at:
-            self._say(events.Failed, reason=self._fail_with, message="on purpose")
+            self._say(events.Failed, reason=self._fail_with, message=self._message)
             self.over = True
         elif self.epoch < self.manifest.recipe.max_epochs:
             self._train()

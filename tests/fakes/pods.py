@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from launcher.errors import AmbiguousCreate, CapacityError, PodError
+from launcher.errors import CapacityError, PodError
 from launcher.ports import Offer, Pod, PodSpec, PodState
 from tests.fakes.job import FakeJob
 from tests.fakes.store import FakeStore
@@ -17,6 +17,7 @@ class FakePods:
 
     store: FakeStore
     provider: str = "process"
+    place: str = ""
     price: float = 0.5
     listed: tuple[Offer, ...] = ()
     jobs: dict[str, FakeJob] = field(default_factory=dict)
@@ -48,7 +49,7 @@ class FakePods:
         self.jobs[pod.pod_id] = FakeJob(self.store, pod.pod_id, spec.environment, **options)
         if self.create_loses_answer:
             self.create_loses_answer = False
-            raise AmbiguousCreate("time-out")
+            raise PodError("time-out")
         return pod
 
     def find(self, name: str) -> Sequence[Pod]:

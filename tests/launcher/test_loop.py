@@ -1,6 +1,7 @@
 """The loop in a world of fakes: whole runs, and the faults that a run must come through."""
 
 import hashlib
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -46,7 +47,7 @@ def test_a_whole_run(fake: FakeWorld) -> None:
     assert record.selection is not None and record.selection.epoch == 4
     chosen = fake.home.selected(OUTPUT).read_bytes()
     assert chosen == (fake.home.models_dir / f"{OUTPUT}-000004.safetensors").read_bytes()
-    assert fake.journal().open_run(OUTPUT) is None
+    assert not fake.journal().is_open(OUTPUT)
     result = summary(record, fake.store.now())
     assert result["teardown"]["confirmed"] and result["exit_code"] == 0
     assert "confirmed gone" in result_text(result)
@@ -204,7 +205,7 @@ def test_a_stubborn_pod_is_leaked_loudly_and_ended_later(fake: FakeWorld) -> Non
     fake.pods.stubborn = True
     record = fake.run()
     assert record.phase is Phase.LEAKED
-    assert fake.journal().open_run(OUTPUT) == RUN
+    assert fake.journal().is_open(OUTPUT)
     result = summary(record, fake.store.now())
     assert result["exit_code"] == 8 and not result["teardown"]["confirmed"]
     fake.pods.stubborn = False
@@ -303,18 +304,12 @@ def test_one_open_run_for_each_name(fake: FakeWorld) -> None:
     fake.journal().create(other)
 
 
-def test_a_lock_without_a_record_is_taken_over(fake: FakeWorld) -> None:
-    fake.store.put(f"names/{OUTPUT}.json", b'{"run_id": "died-before-its-record"}')
-    assert fake.run().phase is Phase.DONE
-
-
-def test_credentials_that_end_too_early_are_refused(fake: FakeWorld) -> None:
+def test_credentials_that_end_too_early_end_the_run_before_a_pod_is_asked_for(fake: FakeWorld) -> None:
     fake.start()
-    fake.store.credentials_expire_at = fake.store.now().replace(year=fake.store.now().year)
-    fake.later(-1800)
-    with pytest.raises(UsageError, match="credentials end"):
-        fake.loop().drive(RUN)
-    assert fake.pods.created == []
+    fake.store.credentials_expire_at = fake.store.at + timedelta(minutes=90)
+    record = fake.loop().drive(RUN)
+    assert record.phase is Phase.FAILED and fake.pods.created == []
+    assert "credentials" in outcome(record).sentence and not fake.journal().is_open(OUTPUT)
 
 
 def test_a_second_pod_of_the_same_name_is_ended(fake: FakeWorld) -> None:

@@ -3,7 +3,7 @@
 from datetime import timedelta
 from pathlib import Path
 
-from job.contract.manifest import InputRole
+from job.contract.manifest import EvaluationPlan, InputRole, SamplePrompt
 from job.contract.recipe import Recipe, TrainerName
 from launcher.home import Home
 from launcher.journal import Journal
@@ -19,13 +19,14 @@ OUTPUT = "punks"
 class FakeWorld:
     """Everything that a loop needs, with the fakes at hand."""
 
-    def __init__(self, folder: Path, *, price: float = 0.5, epochs: int = 4) -> None:
+    def __init__(self, folder: Path, *, price: float = 0.5, epochs: int = 4, prompts: int = 0) -> None:
         self.store = FakeStore()
         self.pods = FakePods(self.store, price=price)
         self.clock = FakeClock(self.store, self.pods)
         self.notes = Notes()
         self.home = Home(folder / "models", folder / ".retrain")
         self.epochs = epochs
+        self.prompts = prompts
 
     @property
     def world(self) -> World:
@@ -57,6 +58,7 @@ class FakeWorld:
                 trainer=TrainerName.DIFFUSERS,
                 recipe=Recipe(output_name=OUTPUT, max_epochs=self.epochs, save_every=2),
                 inputs=(item,),
+                evaluation=self._evaluation(),
                 budget=Budget.model_validate(limits),
                 clocks=Clocks(
                     poll_seconds=5,
@@ -70,6 +72,10 @@ class FakeWorld:
                 ),
             ),
         )
+
+    def _evaluation(self) -> EvaluationPlan | None:
+        prompts = tuple(SamplePrompt(name=f"{n}", prompt="a face", seed=n) for n in range(self.prompts))
+        return EvaluationPlan(prompts=prompts) if prompts else None
 
     def start(self, **budget: float) -> RunRecord:
         """Write the run's record and let go of it, as a launcher that died after staging."""

@@ -1,6 +1,8 @@
 """Pods as real processes: started, found again by anyone, ended with everything they started."""
 
 import os
+import secrets
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +14,7 @@ import psutil
 import pytest
 
 from job.contract.manifest import POD_ID_VARIABLE
-from launcher.errors import PodError
+from launcher.errors import CreateRefused, PodError
 from launcher.pods import process as module
 from launcher.pods.process import ProcessPods
 from launcher.ports import Offer, PodSpec
@@ -31,13 +33,15 @@ time.sleep(600)
 
 @pytest.fixture
 def pods(tmp_path: Path) -> Iterator[ProcessPods]:
-    provider = ProcessPods(tmp_path / "pods", price_per_hour=0.1)
+    provider = ProcessPods(tmp_path / "pods", place="here", price_per_hour=0.1)
     yield provider
     for pod in provider.list():
-        provider.terminate(pod.pod_id)
+        if pod.name.startswith("retrain-test-"):  # others may run real pods on this machine meanwhile
+            provider.terminate(pod.pod_id)
 
 
-def spec(name: str = "retrain-default-run-1-1", **environment: str) -> PodSpec:
+def spec(name: str = "", **environment: str) -> PodSpec:
+    name = name or f"retrain-test-{secrets.token_hex(4)}-1-1"
     return PodSpec(name=name, offer=Offer("this machine", 0.1), environment=environment)
 
 
@@ -63,12 +67,12 @@ def test_a_pod_is_found_by_name_and_id_until_it_is_ended(
     run_instead_of_the_job(monkeypatch, tmp_path, "import time; print('hello', flush=True); time.sleep(600)")
     pod = pods.create(spec())
     assert [found.pod_id for found in pods.find(pod.name)] == [pod.pod_id]
-    other = ProcessPods(tmp_path / "pods")  # another launcher
+    other = ProcessPods(tmp_path / "pods", place="here", price_per_hour=0.1)  # another launcher
     again = other.get(pod.pod_id)
     assert again is not None and again.name == pod.name and again.price_per_hour == 0.1
     until(lambda: pods.logs(pod.pod_id) == ["hello"])
     assert other.terminate(pod.pod_id) is True
-    assert pods.get(pod.pod_id) is None and pods.find(pod.name) == [] and pods.list() == []
+    assert pods.get(pod.pod_id) is None and pods.find(pod.name) == []
     assert pods.terminate(pod.pod_id) is True  # idempotent
     assert not (tmp_path / "pods" / pod.pod_id / "scratch").exists()
 
@@ -115,8 +119,8 @@ def test_a_pod_outlives_the_launcher_and_gets_no_credential(
         "import sys; from pathlib import Path; from launcher.pods import process;"
         "process.SOURCES = Path(sys.argv[2]);"
         "from launcher.ports import Offer, PodSpec;"
-        "pods = process.ProcessPods(Path(sys.argv[1]));"
-        "pod = pods.create(PodSpec('n', Offer('o', 0), {'RETRAIN_X': '1'}));"
+        "pods = process.ProcessPods(Path(sys.argv[1]), place='here');"
+        "pod = pods.create(PodSpec('retrain-test-x-1-1', Offer('o', 0), {'RETRAIN_X': '1'}));"
         "print(pod.pod_id, flush=True); import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
     )
     done = subprocess.run(
@@ -126,7 +130,7 @@ def test_a_pod_outlives_the_launcher_and_gets_no_credential(
         check=False,
     )
     pod_id = done.stdout.decode().strip()
-    pods = ProcessPods(tmp_path / "pods")
+    pods = ProcessPods(tmp_path / "pods", place="here", price_per_hour=0.1)
     assert done.returncode == -signal.SIGKILL and pods.get(pod_id) is not None
     written = tmp_path / "pods" / pod_id / "environment"
     until(lambda: written.exists() and written.read_text().endswith("}"))
@@ -139,16 +143,31 @@ def test_an_id_that_is_none_of_ours_is_refused(pods: ProcessPods) -> None:
         pods.terminate("../../somewhere")
 
 
-def test_a_process_that_only_looks_like_a_pod_is_not_listed(pods: ProcessPods) -> None:
+def test_a_pod_is_found_although_its_folder_was_deleted(
+    pods: ProcessPods, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_instead_of_the_job(monkeypatch, tmp_path, "import time; time.sleep(600)")
+    pod = pods.create(spec())
+    shutil.rmtree(tmp_path / "pods")
+    assert [found.pod_id for found in pods.find(pod.name)] == [pod.pod_id]
+    assert pods.terminate(pod.pod_id) is True and pods.find(pod.name) == []
+
+
+def test_a_process_that_carries_no_pods_id_is_not_listed(pods: ProcessPods) -> None:
     stranger = subprocess.Popen(
         [sys.executable, "-c", "import time; time.sleep(600)"],
-        env={**os.environ, POD_ID_VARIABLE: "local-000000000000"},
+        env={**os.environ, POD_ID_VARIABLE: "somebody-elses-000000000000"},
     )
     try:
-        assert pods.list() == []
+        assert not [pod for pod in pods.list() if "somebody" in pod.pod_id]
     finally:
         stranger.kill()
         stranger.wait()
+
+
+def test_a_name_that_is_no_pods_name_is_refused_before_anything_starts(pods: ProcessPods) -> None:
+    with pytest.raises(CreateRefused, match="not the name"):
+        pods.create(spec("../elsewhere"))
 
 
 def _belongs(process: psutil.Process, pod_id: str) -> bool:

@@ -1,0 +1,185 @@
+"""What one pass tells of one attempt: alive or not, progress, silence, why it is over, whether it is gone.
+
+Pure. `now` is the store's time; `gap` the seconds since the last pass, bounded, that clocks go on by.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from job.contract.events import Failed, Finished, Progress, TrainingStarted
+from job.contract.reasons import Reason
+from job.contract.records import Claim, Heartbeat, Receipt
+from launcher.model import Attempt, Ending, RunRecord, Watch, seconds_between
+from launcher.ports import Pod, PodState
+
+MESSAGE_LENGTH = 1000
+"""Characters kept of what a pod says of itself."""
+PRICE_TOLERANCE = 1e-6
+"""Dollars an hour within which two prices are the same."""
+
+
+class Probe(StrEnum):
+    """What the provider says of an attempt's pods. Only `dead` is a ground to give one up."""
+
+    ALIVE = "alive"
+    DEAD = "dead"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class AttemptSeen:
+    """What was seen of one attempt on this pass. None: that side did not answer."""
+
+    pods: tuple[Pod, ...] | None = None
+    """Every existing pod of this attempt's name or recorded ids."""
+    storage: bool = False
+    """Whether the store answered; without it the fields below say nothing."""
+    claim: Claim | None = None
+    heartbeat: Heartbeat | None = None
+    heartbeat_at: datetime | None = None
+    """By the store's clock."""
+    started: TrainingStarted | None = None
+    progress: Progress | None = None
+    terminal: Failed | Finished | None = None
+    receipts: tuple[Receipt, ...] = ()
+
+
+def judge(record: RunRecord, attempt: Attempt, sight: AttemptSeen, now: datetime, gap: float) -> Attempt:
+    """Fold one pass's sight of an attempt into its record: adopt, watch, end, confirm its absence."""
+    attempt = _adopt(attempt, sight, now)
+    attempt = _note_progress(attempt, sight, now)
+    attempt = attempt.model_copy(update={"watch": _watch(attempt.watch, sight, gap)})
+    if attempt.ended is None:
+        ending = _ending(record, attempt, sight, now)
+        if ending:
+            attempt = attempt.model_copy(update={"ended": ending})
+            if attempt.asked_at is None:
+                # We hold the lease, and asking is written down first: there is no pod and never will be.
+                attempt = attempt.model_copy(update={"refused": True, "gone_at": now, "collected": True})
+    elif _confirmed_gone(record, attempt, sight, now):
+        attempt = attempt.model_copy(update={"gone_at": now})
+    else:
+        attempt = attempt.model_copy(update={"teardown_seconds": attempt.teardown_seconds + gap})
+    return attempt
+
+
+def probe(attempt: Attempt, seen: AttemptSeen, now: datetime, lag_seconds: float) -> Probe:
+    """Tell whether an attempt's pods are alive, proven dead, or not known."""
+    if seen.pods is None:
+        return Probe.UNKNOWN
+    if any(pod.state is not PodState.ENDED for pod in seen.pods):
+        return Probe.ALIVE
+    if seen.pods:
+        return Probe.DEAD
+    # Absent. A young pod may be missing from a list that lags, and so may one whose creation is unsure.
+    return Probe.DEAD if _has_had_time_to_show(attempt, now, lag_seconds) else Probe.UNKNOWN
+
+
+def _has_had_time_to_show(attempt: Attempt, now: datetime, lag_seconds: float) -> bool:
+    """Whether a pod of this attempt, if there is one, must be on the provider's list by now."""
+    return seconds_between(attempt.asked_at or attempt.intent_at, now) > lag_seconds
+
+
+def _adopt(attempt: Attempt, sight: AttemptSeen, now: datetime) -> Attempt:
+    """Take every pod that carries the attempt's name as the attempt's own."""
+    pods = sight.pods or ()
+    unknown = tuple(pod.pod_id for pod in pods if pod.pod_id not in attempt.pod_ids)
+    if not pods:
+        return attempt
+    update: dict[str, object] = {"price_per_hour": max(pod.price_per_hour for pod in pods)}
+    if attempt.price_per_hour is not None:
+        # A pod that ended costs nothing now; what it cost an hour is what counts.
+        update["price_per_hour"] = max(attempt.price_per_hour, *(pod.price_per_hour for pod in pods))
+    if unknown:
+        update |= {
+            "pod_ids": attempt.pod_ids + unknown,
+            "console_url": attempt.console_url or pods[0].console_url,
+        }
+    if attempt.created_at is None:
+        # The provider's word, kept within what we know: not before the intent, not in the future.
+        update["created_at"] = min(max(min(pod.created_at for pod in pods), attempt.intent_at), now)
+    return attempt.model_copy(update=update)
+
+
+def _note_progress(attempt: Attempt, sight: AttemptSeen, now: datetime) -> Attempt:
+    update: dict[str, object] = {}
+    if sight.claim is not None and attempt.booted_at is None:
+        update["booted_at"] = now
+    if sight.started is not None:
+        update["total_steps"] = sight.started.total_steps
+    if sight.progress is not None:
+        update |= {"epoch": sight.progress.epoch, "step": sight.progress.step}
+    return attempt.model_copy(update=update) if update else attempt
+
+
+def _watch(watch: Watch, sight: AttemptSeen, gap: float) -> Watch:
+    """Count silence: only between two passes that both saw store and provider."""
+    if not sight.storage or sight.pods is None:
+        return watch.model_copy(update={"saw_both": False})
+    if sight.heartbeat_at != watch.heartbeat_at:
+        return Watch(heartbeat_at=sight.heartbeat_at, saw_both=True)
+    silent = watch.silent_seconds + (gap if watch.saw_both else 0.0)
+    return Watch(heartbeat_at=sight.heartbeat_at, silent_seconds=silent, saw_both=True)
+
+
+def _ending(record: RunRecord, attempt: Attempt, sight: AttemptSeen, now: datetime) -> Ending | None:
+    """Return why an open attempt is over, or None. The job's word comes first, then facts, then clocks."""
+    clocks = record.spec.clocks
+
+    def because(reason: Reason | None, message: str) -> Ending:
+        return Ending(reason=reason, message=message, at=now)
+
+    if isinstance(sight.terminal, Finished):
+        return because(None, "the job finished its work")
+    if isinstance(sight.terminal, Failed):
+        return because(sight.terminal.reason, plain(sight.terminal.message))
+    if record.cancel_requested:
+        return because(Reason.CANCELLED, "cancelled on request")
+    if now >= attempt.hard_deadline:
+        return because(Reason.HARD_DEADLINE, "the hard deadline passed")
+    price = attempt.price_per_hour
+    if price is not None and price > attempt.price_ceiling + PRICE_TOLERANCE:
+        return because(
+            Reason.PRICE_ABOVE_CEILING,
+            f"the pod costs ${price:.3f} an hour, above the ceiling of ${attempt.price_ceiling:.3f}",
+        )
+    if attempt.asked_at is None:
+        return None
+    state = probe(attempt, sight, now, clocks.create_lag_seconds)
+    if state is Probe.UNKNOWN or not sight.storage:
+        # Without the store nobody knows whether the job said its last word or is silent.
+        return None
+    if state is Probe.DEAD:
+        if attempt.pod_ids:
+            return because(Reason.POD_GONE, "the pod ended without a word from the job")
+        return because(Reason.CREATE_REFUSED, "no pod of this attempt's name ever appeared")
+    if attempt.booted_at is not None:
+        silent = attempt.watch.silent_seconds
+        return (
+            because(Reason.SILENT, f"no heartbeat for {silent:.0f} s")
+            if silent > clocks.silence_seconds
+            else None
+        )
+    age = seconds_between(attempt.created_at or attempt.intent_at, now)
+    running = any(pod.state is PodState.RUNNING for pod in sight.pods or ())
+    if not running and age > clocks.provision_seconds:
+        return because(Reason.PROVISION_TIMEOUT, f"the pod does not run {age:.0f} s after its creation")
+    if age > clocks.boot_seconds:
+        return because(Reason.BOOT_TIMEOUT, f"the job has not claimed its attempt after {age:.0f} s")
+    return None
+
+
+def _confirmed_gone(record: RunRecord, attempt: Attempt, sight: AttemptSeen, now: datetime) -> bool:
+    """Whether the provider acknowledged every end, shows no such pod, and has had time to show a late one."""
+    return (
+        sight.pods == ()
+        and set(attempt.pod_ids) <= set(attempt.acknowledged)
+        and _has_had_time_to_show(attempt, now, record.spec.clocks.create_lag_seconds)
+    )
+
+
+def plain(text: str) -> str:
+    """Return a pod's text as one short line of printable characters: it ends up on a terminal."""
+    line = "".join(character if character.isprintable() else " " for character in text)
+    return line if len(line) <= MESSAGE_LENGTH else line[: MESSAGE_LENGTH - 1] + "…"
