@@ -6,20 +6,20 @@ models/<output_name>/samples/epoch-000002 its images; scores/ what they measure;
 models/<output_name>/earlier/<time>       what an earlier run of the same name had left
 """
 
+import hashlib
 import shutil
-import zipfile
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
 from job.contract.records import ArtefactKind, Receipt
-from launcher.errors import IntegrityError, StorageError
-from launcher.files import write_atomically
-from launcher.model import RunRecord
+from launcher.errors import IntegrityError, LocalDiskError
+from launcher.files import chunks, disk_errors, replacing, write_atomically
+from launcher.model import Brought, RunRecord
 from launcher.ports import Store
 from launcher.pullback import PullBack
-
-SAMPLE_BYTES_MAX = 64 * 1024**2
-"""No sample image is larger once unpacked."""
+from launcher.unpacking import unpack
+from launcher.verified import Verified
 
 
 class Home:
@@ -38,79 +38,145 @@ class Home:
         return self.models_dir / f"{output_name}.safetensors"
 
     def scratch(self) -> Path:
-        """Return a folder for passing files, made if it is not there."""
+        """Return a folder for passing files, made if it is not there. Raises LocalDiskError."""
         folder = self.workspace / "scratch"
-        folder.mkdir(parents=True, exist_ok=True)
+        with disk_errors(f"{folder} cannot be made"):
+            folder.mkdir(parents=True, exist_ok=True)
         return folder
 
     def set_aside(self, output_name: str, now: datetime) -> Path | None:
-        """Move what an earlier run of this name left out of the way; return where to, None for nothing."""
+        """Move what an earlier run of this name left out of the way; return where to, None for nothing.
+
+        Raises LocalDiskError when something cannot be moved; what was moved by then stays there.
+        """
         results = self.results(output_name)
-        old = [
-            path
-            for path in self.models_dir.glob(f"{output_name}*.safetensors")
-            if _belongs(path, output_name)
-        ]
-        old += [path for path in results.glob("*") if path.name != "earlier"] if results.is_dir() else []
-        if not old:
-            return None
-        target = results / "earlier" / f"{now:%Y%m%d-%H%M%S}"
-        target.mkdir(parents=True, exist_ok=True)
-        for path in old:
-            shutil.move(path, target / path.name)
+        with disk_errors(f"what an earlier run left cannot be moved to {results / 'earlier'}"):
+            old = [
+                path
+                for path in self.models_dir.glob(f"{output_name}*.safetensors")
+                if _belongs(path, output_name)
+            ]
+            if results.is_dir():
+                old += [path for path in results.iterdir() if path.name != "earlier"]
+            if not old:
+                return None
+            target = _new_folder(results / "earlier" / f"{now:%Y%m%d-%H%M%S}")
+            for path in old:
+                shutil.move(path, target / path.name)
         return target
 
-    def fetch(self, store: Store, key: str, receipt: Receipt, record: RunRecord) -> Path:
+    def fetch(
+        self,
+        store: Store,
+        key: str,
+        receipt: Receipt,
+        record: RunRecord,
+        *,
+        on_bytes: Callable[[str, int], None] = lambda _name, _count: None,
+    ) -> Path:
         """Bring an artefact home, verified, and return its path.
+
+        `on_bytes` gets a name and the bytes that came, at least every few seconds; its errors end the call.
 
         Raises IntegrityError when it is not what its receipt says, StorageError when it cannot be had,
         LocalDiskError when it cannot be kept.
         """
+        path = self._path(receipt, record)
+        PullBack(store, path.parent, on_bytes=on_bytes).pull(key, receipt, name=path.name)
+        if receipt.kind is ArtefactKind.SAMPLES:
+            plan = record.spec.evaluation
+            wanted = {f"{prompt.name}.png" for prompt in plan.prompts} if plan else set()
+            unpack(path, path.with_suffix(""), wanted)
+        return path
+
+    def absent(self, record: RunRecord) -> tuple[Brought, ...]:
+        """Return what was brought home and is not here: deleted, damaged, or on another machine.
+
+        Of several attempts' versions of one artefact the newest counts. Cheap where nothing was touched.
+        """
+        newest = {
+            self._path(item.receipt, record): item
+            for item in sorted(record.brought, key=lambda item: item.receipt.attempt)
+        }
+        folders = {path.parent: Verified(path.parent) for path in newest}
+        return tuple(
+            item for path, item in newest.items() if not folders[path.parent].holds(path.name, item.receipt)
+        )
+
+    def finish(self, record: RunRecord) -> RunRecord:
+        """Promote the selected checkpoint and write the record beside the results. May be done again.
+
+        Returns the record with the paths of this machine, as it was written. Raises LocalDiskError when
+        the selected checkpoint is not here, not what its receipt says, or cannot be copied.
+        """
+        record = self._as_seen_here(record)
+        if record.selection is not None:
+            self._promote(record, record.selection.epoch)
+        path = self.results(record.spec.output_name) / "run.json"
+        with disk_errors(f"{path} cannot be written"):
+            write_atomically(path, record.model_dump_json(indent=2).encode())
+        return record
+
+    def _path(self, receipt: Receipt, record: RunRecord) -> Path:
+        """Return where an artefact lies on this machine. The name in its receipt, the pod's, is not used."""
         results = self.results(record.spec.output_name)
         match receipt.kind:
             case ArtefactKind.CHECKPOINT:
-                return PullBack(store, self.models_dir).pull(key, receipt)
+                return self.models_dir / record.spec.recipe.checkpoint_name(receipt.epoch)
             case ArtefactKind.SAMPLES:
-                path = PullBack(store, results / "samples").pull(key, receipt)
-                self._unpack_samples(path, record)
-                return path
-            case _:
-                return PullBack(store, results / "scores").pull(key, receipt)
+                return results / "samples" / f"epoch-{receipt.epoch:06d}.zip"
+            case ArtefactKind.SCORES:
+                return results / "scores" / f"epoch-{receipt.epoch:06d}.json"
+            case ArtefactKind.STATE:
+                raise IntegrityError(f"{receipt.key[:60]!r} is a resume state; none is kept at home.")
 
-    def finish(self, record: RunRecord) -> None:
-        """Promote the selected checkpoint and write the record beside the results. May be done again."""
-        results = self.results(record.spec.output_name)
-        results.mkdir(parents=True, exist_ok=True)
-        if record.selection is not None:
-            chosen = next(
-                item for item in record.checkpoints() if item.receipt.epoch == record.selection.epoch
-            )
-            self._promote(self.models_dir / chosen.receipt.name, self.selected(record.spec.output_name))
-        write_atomically(results / "run.json", record.model_dump_json(indent=2).encode())
+    def _as_seen_here(self, record: RunRecord) -> RunRecord:
+        """Return the record with the paths of this machine, wherever a file is here."""
+        away = {self._path(item.receipt, record) for item in self.absent(record)}
+        brought = []
+        for item in record.brought:
+            path = self._path(item.receipt, record)
+            brought.append(item if path in away else item.model_copy(update={"path": str(path)}))
+        return record.model_copy(update={"brought": tuple(brought)})
 
-    def _promote(self, source: Path, target: Path) -> None:
-        temporary = target.with_name(f".{target.name}.part")
+    def _promote(self, record: RunRecord, epoch: int) -> None:
+        """Copy a checkpoint to the model's name, hashing what is copied: only that is sure to be there."""
+        target = self.selected(record.spec.output_name)
+        receipt = next((item.receipt for item in record.checkpoints() if item.receipt.epoch == epoch), None)
+        if receipt is None:
+            raise LocalDiskError(f"{target} cannot be made: the checkpoint of epoch {epoch} never came home.")
+        verified = Verified(self.models_dir)
+        if verified.holds(target.name, receipt):
+            return
+        source = self._path(receipt, record)
+        digest = hashlib.sha256()
+        with (
+            disk_errors(f"{target} cannot be made from {source}"),
+            source.open("rb") as original,
+            replacing(target) as copy,
+        ):
+            for chunk in chunks(original):
+                digest.update(chunk)
+                copy.write(chunk)
+            if digest.hexdigest() != receipt.sha256:
+                raise LocalDiskError(
+                    f"{target} is not made: {source} is no longer what its receipt says.",
+                    next_step="Something changed it after it came home; it has to be fetched again.",
+                )
+        verified.remember(target.name, receipt)
+
+
+def _new_folder(wanted: Path) -> Path:
+    """Make a folder of this name, or of it and a number: what lies in an older one is not overwritten."""
+    wanted.parent.mkdir(parents=True, exist_ok=True)
+    number = 1
+    while True:
+        folder = wanted if number == 1 else wanted.with_name(f"{wanted.name}-{number}")
         try:
-            shutil.copyfile(source, temporary)
-            temporary.replace(target)
-        except OSError as error:
-            raise StorageError(
-                f"{target} cannot be written: {error.strerror}", next_step=f"copy {source} there yourself"
-            ) from error
-
-    def _unpack_samples(self, path: Path, record: RunRecord) -> None:
-        """Lay the images beside their zip. Names come from the plan, never from the zip."""
-        plan = record.spec.evaluation
-        wanted = {f"{prompt.name}.png" for prompt in plan.prompts} if plan else set()
-        folder = path.with_suffix("")
-        folder.mkdir(parents=True, exist_ok=True)
-        try:
-            with zipfile.ZipFile(path) as archive:
-                for entry in archive.infolist():
-                    if entry.filename in wanted and entry.file_size <= SAMPLE_BYTES_MAX:
-                        write_atomically(folder / entry.filename, archive.read(entry))
-        except (zipfile.BadZipFile, OSError, RuntimeError, ValueError) as error:
-            raise IntegrityError(f"{path.name} cannot be unpacked: {error}") from error
+            folder.mkdir()
+            return folder
+        except FileExistsError:
+            number += 1
 
 
 def _belongs(path: Path, output_name: str) -> bool:
