@@ -21,6 +21,8 @@ from launcher.pullback import PullBack
 from launcher.unpacking import unpack
 from launcher.verified import Verified
 
+FETCH_AGAIN = "Something changed or removed it after it came home; it has to be fetched again."
+
 
 class Home:
     """The user's folders."""
@@ -149,6 +151,9 @@ class Home:
         if verified.holds(target.name, receipt):
             return
         source = self._path(receipt, record)
+        gone = f"{target} is not made: {source} is no longer what its receipt says."
+        if not source.is_file():
+            raise LocalDiskError(gone, next_step=FETCH_AGAIN)
         digest = hashlib.sha256()
         with (
             disk_errors(f"{target} cannot be made from {source}"),
@@ -159,10 +164,7 @@ class Home:
                 digest.update(chunk)
                 copy.write(chunk)
             if digest.hexdigest() != receipt.sha256:
-                raise LocalDiskError(
-                    f"{target} is not made: {source} is no longer what its receipt says.",
-                    next_step="Something changed it after it came home; it has to be fetched again.",
-                )
+                raise LocalDiskError(gone, next_step=FETCH_AGAIN)
         verified.remember(target.name, receipt)
 
 

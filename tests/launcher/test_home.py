@@ -51,8 +51,8 @@ class House:
         key = f"{kind.value}/{epoch}"
         self.store.put(key, data)
         fields: dict[str, Any] = {
-            "run_id": "run-1", "attempt": 1, "life": 1, "at": AT, "kind": kind, "key": key,
-            "name": "any.name", "epoch": epoch, "step": 1, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest(),
+            "run_id": "run-1", "attempt": 1, "life": 1, "at": AT, "kind": kind, "key": key, "epoch": epoch,
+            "name": "any.name", "step": 1, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest(),
         }  # fmt: skip
         return Receipt(**fields | changes)
 
