@@ -8,7 +8,9 @@ models/<output_name>/earlier/<time>       what an earlier run of the same name h
 
 import hashlib
 import shutil
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
@@ -45,6 +47,15 @@ class Home:
         with disk_errors(f"{folder} cannot be made"):
             folder.mkdir(parents=True, exist_ok=True)
         return folder
+
+    @contextmanager
+    def passing(self) -> Iterator[Path]:
+        """Lend a folder that is gone afterwards. Raises LocalDiskError when there is no room for it."""
+        scratch = self.scratch()
+        with disk_errors(f"{scratch} cannot be written"):
+            lent = tempfile.TemporaryDirectory(dir=scratch)
+        with lent as name:
+            yield Path(name)
 
     def set_aside(self, output_name: str, now: datetime) -> Path | None:
         """Move what an earlier run of this name left out of the way; return where to, None for nothing.

@@ -4,7 +4,6 @@ Both are fetched, compared with their receipts and kept as inputs of their own, 
 attempt's pod may still do can change them.
 """
 
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -41,9 +40,9 @@ def inherit(
         name = f"attempt-{receipt.attempt}-{role.value}-{receipt.epoch:06d}{Path(receipt.key).suffix}"
         key = keys.input_key(record.run_id, name)
         source = keys.attempt_prefix(record.run_id, receipt.attempt) + receipt.key
-        with tempfile.TemporaryDirectory(dir=home.scratch()) as folder:
+        with home.passing() as folder:
             try:
-                path = PullBack(store, Path(folder), on_bytes=on_bytes).pull(source, receipt, name=name)
+                path = PullBack(store, folder, on_bytes=on_bytes).pull(source, receipt, name=name)
             except (IntegrityError, ObjectMissing) as error:
                 notifier.say(f"{role.value} of epoch {receipt.epoch} cannot be used: {error}")
                 return None

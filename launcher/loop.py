@@ -271,13 +271,12 @@ class Loop:
             still = self._world.home.absent(held.record)
             if still:
                 raise LocalDiskError(
-                    f"{still[0].path} is not there and cannot be fetched again",
+                    f"{still[0].receipt.name} is not at home and cannot be fetched again",
                     next_step=f"make room, then `retrain attach {closed.run_id}`",
                 )
             return
         before = held.record
-        self._world.home.finish(closed)
-        self._write(held, closed)
+        self._write(held, self._world.home.finish(closed))
         self._narrate(before, held.record)
 
     def _narrate(self, before: RunRecord, after: RunRecord) -> None:

@@ -5,7 +5,6 @@ Knows the data set, settings, the store as a port. Nothing that costs money happ
 
 import hashlib
 import secrets
-import tempfile
 import zipfile
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -18,6 +17,7 @@ from launcher.dataset.checks import check, require_sound
 from launcher.dataset.packing import pack
 from launcher.dataset.reading import open_dataset
 from launcher.errors import BudgetError, UsageError
+from launcher.files import disk_errors
 from launcher.home import Home
 from launcher.manifests import EXPIRY_MARGIN, refuse_early_expiry
 from launcher.model import InputFile, RunRecord
@@ -68,8 +68,7 @@ def stage(
     """
     source = find_source(settings)
     run_id = f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
-    with tempfile.TemporaryDirectory(dir=home.scratch()) as name:
-        scratch = Path(name)
+    with home.passing() as scratch, disk_errors("the run's inputs cannot be prepared"):
         dataset, captions = _packed(settings, source.dataset, scratch, notifier)
         files = {InputRole.DATASET: dataset, InputRole.BASE_MODEL: _base(source.base_model, scratch)}
         prompts: tuple[SamplePrompt, ...] = prompts_of_captions(captions, seed=settings.recipe.seed)

@@ -22,6 +22,7 @@ from launcher.errors import (
     StorageError,
     UsageError,
 )
+from launcher.inheritance import inherit
 from launcher.model import Phase, charged_dollars
 from launcher.outcome import outcome
 from launcher.ports import Pod, PodSpec
@@ -86,7 +87,7 @@ def test_who_lost_the_lease_leaves_the_winners_record_alone(fake: FakeWorld) -> 
 
 def test_who_wakes_late_asks_for_no_pod(fake: FakeWorld, monkeypatch: pytest.MonkeyPatch) -> None:
     fake.start()
-    real = loop_module.inherit
+    real = inherit
 
     def slow(*arguments: object, **options: object) -> object:
         monkeypatch.setattr(loop_module, "inherit", real)
@@ -124,7 +125,7 @@ def test_a_slow_inheritance_does_not_use_up_the_time_a_pod_has_to_show(
     fake: FakeWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake.start()
-    real = loop_module.inherit
+    real = inherit
 
     def slow(*arguments: object, **options: object) -> object:
         fake.later(50)  # longer than the list's lag
