@@ -15,6 +15,7 @@ import math
 import random
 import time
 from pathlib import Path
+from typing import cast
 
 import portraits
 import torch
@@ -103,7 +104,7 @@ def encode(vae: AutoencoderKL, drawn: list[portraits.Portrait]) -> torch.Tensor:
     chunks = [
         vae.encode(pixels(drawn[start : start + 500])).latent_dist.mean for start in range(0, len(drawn), 500)
     ]
-    return torch.cat(chunks) * vae.config.scaling_factor
+    return torch.cat(chunks) * float(vae.config.scaling_factor)
 
 
 def train(output: Path) -> None:
@@ -162,10 +163,10 @@ def _follow(average: torch.nn.Module, model: torch.nn.Module, decay: float) -> N
     torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - decay)
 
 
-def save(average: torch.nn.Module, output: Path) -> None:
+def save(average: torch.nn.ModuleDict, output: Path) -> None:
     """Writes both trained parts in the diffusers layout."""
-    average["text_encoder"].save_pretrained(output / "text_encoder")
-    average["unet"].save_pretrained(output / "unet")
+    cast(CLIPTextModel, average["text_encoder"]).save_pretrained(output / "text_encoder")
+    cast(UNet2DConditionModel, average["unet"]).save_pretrained(output / "unet")
 
 
 if __name__ == "__main__":
