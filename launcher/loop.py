@@ -5,6 +5,7 @@ that tells how it went, so that another launcher can go on from any point.
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from job.contract import keys
@@ -197,7 +198,8 @@ class Loop:
             self._update(held, attempt, found)
         except LeaseHeld:
             # Another launcher decides now, and may have given this attempt up: our pod must not outlive that.
-            self._world.pods.terminate(pod.pod_id)
+            with suppress(PodError):
+                self._world.pods.terminate(pod.pod_id)
             raise
         self._world.notifier.say(
             f"attempt {attempt.number}: pod {pod.pod_id} on {attempt.offer}"
@@ -263,6 +265,8 @@ class Loop:
 
     def _close(self, held: Held, closed: RunRecord, seen: Seen) -> None:
         """Each step may be done again by who finds the record still open."""
+        if self._late_pods(held):
+            return
         absent = self._world.home.absent(held.record)
         if absent:
             # Deleted meanwhile, or fetched on another machine. The next pass decides anew what is missing.
@@ -278,6 +282,22 @@ class Loop:
         before = held.record
         self._write(held, self._world.home.finish(closed))
         self._narrate(before, held.record)
+
+    def _late_pods(self, held: Held) -> bool:
+        """Look for the name of every attempt once more; who shows up late is the attempt's after all.
+
+        A request that was on its way for very long, from a launcher that froze, may have been served since.
+        """
+        late = False
+        for attempt in held.record.attempts:
+            pods = self._world.pods.find(attempt.pod_name) if attempt.asked_at else ()
+            if pods:
+                late = True
+                ids = dict.fromkeys((*attempt.pod_ids, *(pod.pod_id for pod in pods)))
+                again = {"pod_ids": tuple(ids), "refused": False, "gone_at": None, "collected": False}
+                self._update(held, attempt, again)
+                self._world.notifier.say(f"attempt {attempt.number}: pod {', '.join(ids)} showed up late")
+        return late
 
     def _narrate(self, before: RunRecord, after: RunRecord) -> None:
         if after.phase is not before.phase:

@@ -121,6 +121,29 @@ def test_a_pod_made_after_the_lease_was_lost_is_ended_at_once(
     assert fake.pods.existing == {}
 
 
+def test_a_pod_that_shows_up_after_its_attempt_was_given_up_is_ended_before_the_run_is_done(
+    fake: FakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake.start()
+    real = fake.pods.create
+    frozen: list[PodSpec] = []
+
+    def never_answers(spec: PodSpec) -> Pod:
+        monkeypatch.setattr(fake.pods, "create", real)
+        frozen.append(spec)
+        raise PodError("time-out")
+
+    monkeypatch.setattr(fake.pods, "create", never_answers)
+    fake.clock.disturb[8] = lambda: fake.pods.create(frozen[0])  # attempt 1 is long given up
+    record = fake.loop().drive(RUN)
+    assert [attempt.ended.reason for attempt in record.attempts if attempt.ended] == [
+        Reason.CREATE_REFUSED,
+        None,
+    ]
+    assert record.phase is Phase.DONE and fake.pods.existing == {}
+    assert record.attempts[0].pod_ids and all(attempt.gone_at for attempt in record.attempts)
+
+
 def test_a_slow_inheritance_does_not_use_up_the_time_a_pod_has_to_show(
     fake: FakeWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
