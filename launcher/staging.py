@@ -67,6 +67,11 @@ def stage(
     Raises DatasetError when the data cannot be trained, BudgetError when the cap leaves no time.
     """
     source = find_source(settings)
+    if settings.run.training_zip is not None and settings.run.base_model is None:
+        notifier.say(
+            "this trains the example's tiny base: a rehearsal on your data, not a model to use;"
+            " set run.base_model to train a real one"
+        )
     run_id = f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
     with home.passing() as scratch, disk_errors("the run's inputs cannot be prepared"):
         dataset, captions = _packed(settings, source.dataset, scratch, notifier)
