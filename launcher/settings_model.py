@@ -68,7 +68,7 @@ class Run(Section):
     training_zip: FilePath | None = None
     """Zip or folder of captioned images. Not set: the example that comes with retrain."""
     base_model: FilePath | None = None
-    """Folder of a diffusers model, or one .safetensors file. Not set: the example's tiny model."""
+    """Folder of a diffusers model, or a zip of one. Not set: the example's tiny model."""
     init_weights: FilePath | None = None
     """A LoRA to go on from (.safetensors). Not set: a fresh one."""
     provider: Provider = Provider.PROCESS

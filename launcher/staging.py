@@ -52,6 +52,11 @@ def find_source(settings: Settings) -> Source:
         init_weights=run.init_weights,
         ruler=_of(example, "ruler.json") if run.training_zip is None and run.base_model is None else None,
     )
+    if run.base_model is not None and run.base_model.is_file() and run.base_model.suffix != ".zip":
+        raise UsageError(
+            f"{run.base_model} is one file; the embedded trainer needs its configuration, too",
+            next_step="set run.base_model to a diffusers folder (unet/, vae/, text_encoder/, ...)",
+        )
     for path in (found.dataset, found.base_model, found.init_weights, found.ruler):
         if path is not None and not path.exists():
             raise UsageError(f"there is no {path}", next_step="check the path")

@@ -37,6 +37,7 @@ def test_status_without_runs(workspace: Workspace) -> None:
         (["run", "--max-epochs", "many"], 2, "max_epochs"),
         (["run", "--set", "recipe.max_epoch=3"], 2, "max_epochs"),
         (["run", "--set", "budget.local_price_per_hour=100", "--cap", "1"], 4, "does not pay"),
+        (["run", "--set", "run.base_model=broken.zip.safetensors"], 2, "diffusers folder"),
         (["attach"], 2, "no run"),
         (["cancel", "nothing-like-it"], 2, "nothing-like-it"),
     ],
@@ -45,6 +46,7 @@ def test_what_cannot_be_done_is_said_in_a_sentence_and_leaves_nothing(
     workspace: Workspace, arguments: list[str], code: int, sentence: str
 ) -> None:
     (workspace.folder / "broken.zip").write_bytes(b"PK\x03\x04 and then nothing")
+    (workspace.folder / "broken.zip.safetensors").write_bytes(b"a model in one file")
     with zipfile.ZipFile(workspace.folder / "lonely.zip", "w") as archive:
         archive.writestr("lonely.png", b"no caption")
     found, out, err = workspace.run(*arguments)
