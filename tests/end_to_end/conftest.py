@@ -20,6 +20,13 @@ IMAGES = 6
 EPOCHS = 6
 STEPS_PER_EPOCH = 3
 OUTPUT = "punks"
+COMMAND = """
+import signal
+from launcher.cli.root import main
+# A shell that starts tests in the background has SIGINT ignored, which children inherit.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+main()
+"""
 SETTINGS = f"""
 [run]
 training_zip = "data.zip"
@@ -51,17 +58,20 @@ class Workspace:
 
     folder: Path
     said: list[str] = field(default_factory=list)
+    started: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def start(self, *arguments: str) -> subprocess.Popen[bytes]:
         """Start a command in the background."""
-        return subprocess.Popen(
-            [sys.executable, "-m", "launcher.cli.root", *arguments],
+        process = subprocess.Popen(
+            [sys.executable, "-c", COMMAND, *arguments],
             cwd=self.folder,
             env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
+        self.started.append(process)
+        return process
 
     def finish(self, process: subprocess.Popen[bytes]) -> tuple[int, str, str]:
         """Wait for a command and return its exit code, stdout and stderr."""
@@ -128,6 +138,10 @@ def workspace(tmp_path: Path, ingredients: Path) -> Iterator[Workspace]:
     (tmp_path / "retrain.toml").write_text(SETTINGS)
     place = Workspace(tmp_path)
     yield place
+    for launcher in place.started:
+        if launcher.poll() is None:
+            launcher.kill()
+            launcher.communicate()
     for process in place.pods():
         process.kill()
     stop = (

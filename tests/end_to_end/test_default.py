@@ -68,7 +68,7 @@ def test_captions_of_other_images_teach_nothing(fresh: Workspace) -> None:
     shuffled(example_dir() / "dataset.zip", example / "dataset.zip")
     script = (
         "import sys; from pathlib import Path; from launcher import staging;"
-        "staging.example_dir = lambda: Path(sys.argv.pop(1));"
+        "example = Path(sys.argv.pop(1)); staging.example_dir = lambda: example;"
         "from launcher.cli.root import main; main()"
     )
     done = subprocess.run(
