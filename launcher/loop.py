@@ -145,7 +145,10 @@ class Loop:
                 case Close():
                     self._close(held, action.record, seen)
         if self._on_pass is not None:
-            self._on_pass(held.record, observer, seen)
+            try:
+                self._on_pass(held.record, observer, seen)
+            except Exception as error:  # noqa: BLE001 - who only looks on must not end a run
+                self._world.notifier.say(f"the view failed: {type(error).__name__}")
 
     def _write(self, held: Held, record: RunRecord) -> None:
         self._journal.write(held, record)

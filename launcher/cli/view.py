@@ -24,6 +24,7 @@ from launcher.reconcile import Seen
 
 BARS = "▁▂▃▄▅▆▇█"
 SPARK_WIDTH = 48
+ETA_SECONDS_MAX = 30 * 24 * 3600.0
 PLAIN_SECONDS = 15.0
 """Between two plain progress lines."""
 
@@ -138,11 +139,12 @@ def dollars_line(record: RunRecord, seen: Seen) -> str:
 
 
 def _speed(progress: Progress) -> str:
-    speed = progress.steps_per_second
-    if not speed:
+    speed, left = progress.steps_per_second, progress.total_steps - progress.step
+    if speed is None or speed <= 0 or left <= 0:
         return ""
-    left = timedelta(seconds=int((progress.total_steps - progress.step) / speed))
-    return f", {speed:.2f} steps/s, about {left} to go"
+    # Bounded: what a pod says of its speed may be any number.
+    seconds = min(left / speed, ETA_SECONDS_MAX)
+    return f", {speed:.2f} steps/s, about {timedelta(seconds=int(seconds))} to go"
 
 
 def latest_progress(observer: Observer, attempt: Attempt) -> Progress | None:

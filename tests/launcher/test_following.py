@@ -1,15 +1,21 @@
 """Following a run as the commands do, in a world of fakes: exit codes, leaks shown first, picking a run."""
 
+import io
 import json
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from job.contract.events import Progress
 from launcher.cli.follow import DETACHED, follow
 from launcher.cli.narrator import Narrator
+from launcher.cli.view import panel, progress_line
 from launcher.cli.wiring import Workplace, pick_run, retry_leaked
 from launcher.errors import UsageError
 from launcher.model import Phase
+from launcher.observe import Observer
+from launcher.reconcile import Seen
 from launcher.report.text import overview_text
 from tests.launcher.world import OUTPUT, RUN, FakeWorld
 
@@ -115,3 +121,18 @@ def test_an_overview_has_a_line_for_each_run(fake: FakeWorld) -> None:
     text = overview_text([summary(record, fake.store.now())])
     assert text.count("\n") == 1 and RUN in text and OUTPUT in text and "done" in text
     assert overview_text([]) == "no runs\n"
+
+
+@pytest.mark.parametrize("speed", [1e-300, 1e300, 0.0, -1.0, 2.5])
+def test_no_speed_that_a_pod_claims_breaks_the_view(fake: FakeWorld, speed: float) -> None:
+    record = fake.run()
+    head = {"run_id": RUN, "attempt": 1, "life": 1, "seq": 1, "at": fake.store.at}
+    progress = Progress.model_validate(
+        {**head, "step": 1, "total_steps": 10, "epoch": 1, "steps_per_second": speed, "losses": [[1, 1e308]]}
+    )
+    observer = Observer(fake.store, fake.pods, record, events={1: (progress,)})
+    seen = Seen(now=fake.store.at)
+    console = Console(width=100, record=True, file=io.StringIO())
+    console.print(panel(record, observer, seen))
+    assert OUTPUT in console.export_text()
+    assert "step 1/10" in progress_line(record, progress, seen)

@@ -23,6 +23,7 @@ from launcher.errors import (
     UsageError,
 )
 from launcher.inheritance import inherit
+from launcher.loop import Loop
 from launcher.model import Phase, charged_dollars
 from launcher.outcome import outcome
 from launcher.ports import Pod, PodSpec
@@ -272,6 +273,17 @@ def test_an_earlier_attempts_checkpoint_does_not_replace_a_later_ones(fake: Fake
     assert record.phase is Phase.DONE
     newest = {item.receipt.epoch: item.receipt.attempt for item in record.checkpoints()}
     assert newest == {2: 1, 4: 2}
+
+
+def test_a_view_that_fails_does_not_end_the_run(fake: FakeWorld) -> None:
+    fake.start()
+
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError
+
+    loop = Loop(fake.world, fake.journal(), on_pass=broken)
+    assert loop.drive(RUN).phase is Phase.DONE
+    assert any("the view failed" in line for line in fake.notes.lines)
 
 
 # The store is dead, the pods are not.
