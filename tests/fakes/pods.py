@@ -111,7 +111,7 @@ class FakeClock:
     slept: float = 0.0
     limit_seconds: float = 48 * 3600
     """A test that sleeps longer does not end."""
-    disturb: dict[int, Callable[[], None]] = field(default_factory=dict)
+    disturb: dict[int, Callable[[], object]] = field(default_factory=dict)
     """What happens at the n-th sleep."""
     sleeps: int = 0
 
