@@ -135,8 +135,11 @@ class Journal:
         for _ in range(CONFLICTS_MAX):
             record = self._leased(record)
             data = record.encode()
-            # What cannot be read again must not replace what can.
-            decode(RunRecord, data)
+            try:
+                # What cannot be read again must not replace what can.
+                decode(RunRecord, data)
+            except ContractError as error:
+                raise UnreadableRecord(f"a record that nobody could read was not written: {error}") from error
             try:
                 held.etag = self._store.put(keys.record_key(record.run_id), data, if_match=held.etag)
             except PreconditionFailed:

@@ -5,51 +5,25 @@ that tells how it went, so that another launcher can go on from any point.
 """
 
 from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass
 
-from job.contract import keys
-from job.contract.reasons import Reason
-from job.contract.records import ArtefactKind, Receipt, Scores
-from job.contract.schema import ContractError, decode
+from launcher.actions import Actions, World, narrate
 from launcher.enforcement import Enforcement
 from launcher.errors import (
-    CreateRefused,
-    IntegrityError,
     LeaseHeld,
     LocalDiskError,
-    ObjectMissing,
-    PodError,
     RetrainError,
     StorageError,
     UsageError,
 )
-from launcher.home import Home
-from launcher.inheritance import inherit
 from launcher.journal import Held, Journal
-from launcher.manifests import pod_spec
-from launcher.model import Attempt, Brought, Ending, Missing, Phase, RunRecord
+from launcher.model import Phase, RunRecord
 from launcher.observe import Observer
-from launcher.ports import Clock, Notifier, Pods, Store
 from launcher.reconcile import Close, Create, Pull, Seen, Terminate, decide
 
 OUTAGE_BACKOFF_MAX = 60.0
 """Seconds between two passes at the most, while they fail."""
 LEAKED_PASSES = 3
 """Passes over a LEAKED run before giving the word back: one asks for the end, a later one can confirm it."""
-RENEWALS = 3
-"""How often a lease is renewed in its own length while something long goes on."""
-
-
-@dataclass(frozen=True)
-class World:
-    """Everything outside that the loop touches."""
-
-    store: Store
-    pods: Pods
-    clock: Clock
-    notifier: Notifier
-    home: Home
 
 
 PassListener = Callable[[RunRecord, Observer, Seen], None]
@@ -63,7 +37,7 @@ class Loop:
         self._world = world
         self._journal = journal
         self._on_pass = on_pass
-        self._written_at = world.clock.monotonic()
+        self._actions = Actions(world, journal)
 
     def drive(self, run_id: str, *, until: Callable[[RunRecord], bool] = lambda _: False) -> RunRecord:
         """Make passes until the run is closed or leaked, or `until` says so, and return its record.
@@ -132,196 +106,23 @@ class Loop:
         for trouble in observer.troubles:
             self._world.notifier.say(trouble)
         decision = decide(before, seen)
-        self._write(held, decision.record)
-        self._narrate(before, held.record)
+        self._actions.write(held, decision.record)
+        narrate(before, held.record, self._world.notifier)
         for action in decision.actions:
             match action:
                 case Create():
-                    self._create(held, action)
+                    self._actions.create(held, action)
                 case Terminate():
-                    self._terminate(held, action)
+                    self._actions.terminate(held, action)
                 case Pull():
-                    self._pull(held, action.receipt, seen)
+                    self._actions.pull(held, action.receipt, seen)
                 case Close():
-                    self._close(held, action.record, seen)
+                    self._actions.close(held, action.record, seen)
         if self._on_pass is not None:
             try:
                 self._on_pass(held.record, observer, seen)
             except Exception as error:  # noqa: BLE001 - who only looks on must not end a run
                 self._world.notifier.say(f"the view failed: {type(error).__name__}")
-
-    def _write(self, held: Held, record: RunRecord) -> None:
-        self._journal.write(held, record)
-        self._written_at = self._world.clock.monotonic()
-
-    def _keep_lease(self, held: Held) -> None:
-        """Renew the lease when a part of its length has passed: called in the middle of long transfers."""
-        since = self._world.clock.monotonic() - self._written_at
-        if since > held.record.spec.clocks.lease_seconds / RENEWALS:
-            self._write(held, held.record)
-
-    def _create(self, held: Held, action: Create) -> None:
-        """Ask for the pod: everything slow first, then the record that says so, then the request.
-
-        The write in between fails when the lease was lost: who woke late asks for nothing.
-        """
-        attempt = held.record.attempt(action.attempt)
-        if held.record.cancel_requested:
-            return
-        inherited = inherit(
-            held.record,
-            self._world.store,
-            self._world.home,
-            self._world.notifier,
-            on_bytes=lambda _name, _count: self._keep_lease(held),
-        )
-        try:
-            spec = pod_spec(held.record, attempt, self._world.store, inherited)
-        except UsageError as error:
-            self._stop(held, attempt, str(error))
-            return
-        asked = {"asked_at": self._world.store.now(), "resumed_epoch": inherited.state_epoch}
-        self._update(held, attempt, asked)
-        try:
-            pod = self._world.pods.create(spec)
-        except CreateRefused as error:
-            self._refused(held, attempt, Reason.NO_OFFER, str(error))
-            return
-        except PodError as error:
-            # The next passes look for the name; nothing is asked for again until its absence is confirmed.
-            self._world.notifier.say(f"nobody knows whether pod {attempt.pod_name} was made: {error}")
-            return
-        found = {
-            "pod_ids": (pod.pod_id,),
-            "created_at": max(pod.created_at, attempt.intent_at),
-            "price_per_hour": pod.price_per_hour,
-            "console_url": pod.console_url,
-        }
-        try:
-            self._update(held, attempt, found)
-        except LeaseHeld:
-            # Another launcher decides now, and may have given this attempt up: our pod must not outlive that.
-            with suppress(PodError):
-                self._world.pods.terminate(pod.pod_id)
-            raise
-        self._world.notifier.say(
-            f"attempt {attempt.number}: pod {pod.pod_id} on {attempt.offer}"
-            f" at ${pod.price_per_hour:.3f} an hour, ends by {attempt.hard_deadline:%H:%M} UTC at the latest"
-        )
-
-    def _update(self, held: Held, attempt: Attempt, fields: dict[str, object]) -> None:
-        """Write fields of an attempt."""
-        current = held.record.attempt(attempt.number)
-        self._write(held, held.record.with_attempt(current.model_copy(update=fields)))
-
-    def _refused(self, held: Held, attempt: Attempt, reason: Reason, message: str) -> None:
-        now = self._world.store.now()
-        ending = Ending(reason=reason, message=message, at=now)
-        self._update(held, attempt, {"refused": True, "ended": ending, "gone_at": now, "collected": True})
-        self._world.notifier.say(f"attempt {attempt.number}: {attempt.offer} could not be had: {message}")
-
-    def _stop(self, held: Held, attempt: Attempt, message: str) -> None:
-        """End the run before its pod was asked for: no further attempt could do better."""
-        ending = Ending(reason=Reason.CREATE_REFUSED, message=message, at=self._world.store.now())
-        self._write(held, held.record.model_copy(update={"stopped": ending}))
-        self._refused(held, attempt, Reason.CREATE_REFUSED, message)
-
-    def _terminate(self, held: Held, action: Terminate) -> None:
-        try:
-            gone = self._world.pods.terminate(action.pod_id)
-        except PodError as error:
-            self._world.notifier.say(f"pod {action.pod_id} could not be ended yet: {error}")
-            return
-        attempt = held.record.attempt(action.attempt)
-        if gone and action.pod_id not in attempt.acknowledged:
-            self._update(held, attempt, {"acknowledged": (*attempt.acknowledged, action.pod_id)})
-
-    def _pull(self, held: Held, receipt: Receipt, seen: Seen) -> None:
-        """Bring an artefact home; what proves to be something else is named as missing."""
-        record = held.record
-        key = keys.attempt_prefix(record.run_id, receipt.attempt) + receipt.key
-        scores: tuple[Scores, ...] = ()
-        try:
-            path = self._world.home.fetch(
-                self._world.store, key, receipt, record, on_bytes=lambda _name, _count: self._keep_lease(held)
-            )
-            if receipt.kind is ArtefactKind.SCORES:
-                scores = (_scores(path.read_bytes(), receipt),)
-        except (IntegrityError, ObjectMissing, ContractError) as error:
-            self._lose(held, receipt, str(error))
-            return
-        except (StorageError, LocalDiskError) as error:
-            self._world.notifier.say(f"{receipt.name} is not home yet: {error}")
-            return
-        others = tuple(item for item in record.brought if item.receipt != receipt)
-        brought = Brought(receipt=receipt, path=str(path), at=seen.now)
-        update = {"brought": (*others, brought), "scores": (*record.scores, *scores)}
-        self._write(held, held.record.model_copy(update=update))
-        self._world.notifier.say(_arrival(receipt))
-
-    def _lose(self, held: Held, receipt: Receipt, why: str) -> None:
-        record = held.record
-        lost = Missing(attempt=receipt.attempt, key=receipt.key, sha256=receipt.sha256, why=why)
-        brought = tuple(item for item in record.brought if item.receipt != receipt)
-        self._write(held, record.model_copy(update={"brought": brought, "missing": (*record.missing, lost)}))
-        self._world.notifier.say(f"{receipt.name} is lost: {why}")
-
-    def _close(self, held: Held, closed: RunRecord, seen: Seen) -> None:
-        """Each step may be done again by who finds the record still open."""
-        if self._late_pods(held):
-            return
-        absent = self._world.home.absent(held.record)
-        if absent:
-            # Deleted meanwhile, or fetched on another machine. The next pass decides anew what is missing.
-            for item in absent:
-                self._pull(held, item.receipt, seen)
-            still = self._world.home.absent(held.record)
-            if still:
-                raise LocalDiskError(
-                    f"{still[0].receipt.name} is not at home and cannot be fetched again",
-                    next_step=f"make room, then `retrain attach {closed.run_id}`",
-                )
-            return
-        before = held.record
-        self._write(held, self._world.home.finish(closed))
-        self._narrate(before, held.record)
-
-    def _late_pods(self, held: Held) -> bool:
-        """Look for the name of every attempt once more; who shows up late is the attempt's after all.
-
-        A request that was on its way for very long, from a launcher that froze, may have been served since.
-        """
-        late = False
-        for attempt in held.record.attempts:
-            pods = self._world.pods.find(attempt.pod_name) if attempt.asked_at else ()
-            if pods:
-                late = True
-                ids = dict.fromkeys((*attempt.pod_ids, *(pod.pod_id for pod in pods)))
-                again = {"pod_ids": tuple(ids), "refused": False, "gone_at": None, "collected": False}
-                self._update(held, attempt, again)
-                self._world.notifier.say(f"attempt {attempt.number}: pod {', '.join(ids)} showed up late")
-        return late
-
-    def _narrate(self, before: RunRecord, after: RunRecord) -> None:
-        if after.phase is not before.phase:
-            self._world.notifier.say(f"phase {after.phase.value.replace('_', ' ')}")
-        for attempt in after.attempts:
-            known = next((item for item in before.attempts if item.number == attempt.number), None)
-            if attempt.ended and not (known and known.ended):
-                reason = attempt.ended.reason
-                label = "" if reason is None else f" ({reason.value})"
-                self._world.notifier.say(f"attempt {attempt.number} is over{label}: {attempt.ended.message}")
-            if attempt.gone_at and not (known and known.gone_at):
-                pods = ", ".join(attempt.pod_ids) or "no pod"
-                self._world.notifier.say(f"attempt {attempt.number}: {pods} confirmed gone")
-
-
-def _scores(data: bytes, receipt: Receipt) -> Scores:
-    """Read scores; those of another run, attempt or epoch than their receipt's are refused."""
-    scores = decode(Scores, data)
-    if (scores.run_id, scores.attempt, scores.epoch) != (receipt.run_id, receipt.attempt, receipt.epoch):
-        raise ContractError("these scores are another epoch's or attempt's")
-    return scores
 
 
 def _nothing_runs(record: RunRecord) -> bool:
@@ -332,7 +133,3 @@ def _pause(record: RunRecord, failures: int) -> float:
     """Return the seconds until the next pass, longer after each that failed in a row."""
     poll = record.spec.clocks.poll_seconds
     return poll if not failures else max(poll, min(OUTAGE_BACKOFF_MAX, poll * 2 ** min(failures, 10)))
-
-
-def _arrival(receipt: Receipt) -> str:
-    return f"{receipt.name} is home, {receipt.bytes / 1e6:.2f} MB, SHA-256 {receipt.sha256[:12]}"

@@ -4,12 +4,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from launcher.actions import World
 from launcher.cli.narrator import Narrator
 from launcher.clock import SystemClock
 from launcher.errors import RetrainError, UsageError
 from launcher.home import Home
 from launcher.journal import Journal, this_launcher
-from launcher.loop import Loop, World
+from launcher.loop import Loop
 from launcher.model import Phase
 from launcher.pods.process import ProcessPods, machine_id
 from launcher.settings import Settings

@@ -11,7 +11,7 @@ from job.contract import keys
 from job.contract.manifest import ArtefactKind
 from job.contract.reasons import Reason
 from job.contract.records import Receipt
-from launcher import loop as loop_module
+from launcher import actions
 from launcher.errors import (
     CreateRefused,
     Exit,
@@ -91,13 +91,13 @@ def test_who_wakes_late_asks_for_no_pod(fake: FakeWorld, monkeypatch: pytest.Mon
     real = inherit
 
     def slow(*arguments: object, **options: object) -> object:
-        monkeypatch.setattr(loop_module, "inherit", real)
+        monkeypatch.setattr(actions, "inherit", real)
         fake.later(300)  # the lid was closed between intent and request
         fake.loop("launcher-2").once(RUN)
         fake.loop("launcher-2").once(RUN)
         return real(*arguments, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(loop_module, "inherit", slow)
+    monkeypatch.setattr(actions, "inherit", slow)
     with pytest.raises(LeaseHeld):
         fake.loop("launcher-1").once(RUN)
     assert len(fake.pods.created) == 1
@@ -155,7 +155,7 @@ def test_a_slow_inheritance_does_not_use_up_the_time_a_pod_has_to_show(
         fake.later(50)  # longer than the list's lag
         return real(*arguments, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(loop_module, "inherit", slow)
+    monkeypatch.setattr(actions, "inherit", slow)
     fake.pods.create_loses_answer = True
     fake.pods.invisible_until = fake.store.at.replace(minute=1, second=5)
     record = fake.loop().drive(RUN)
