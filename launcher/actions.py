@@ -3,6 +3,7 @@
 Knows the ports. Each action writes the record before and after what it does, under the run's lease.
 """
 
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -68,7 +69,7 @@ class Actions:
         The write in between fails when the lease was lost: who woke late asks for nothing.
         """
         attempt = held.record.attempt(action.attempt)
-        if held.record.cancel_requested:
+        if _is_cancelled(held):
             return
         inherited = inherit(
             held.record,
@@ -82,8 +83,13 @@ class Actions:
         except UsageError as error:
             self._stop(held, attempt, str(error))
             return
-        asked = {"asked_at": self._world.store.now(), "resumed_epoch": inherited.state_epoch}
-        self._update(held, attempt, asked)
+        now = self._world.store.now()
+        if now >= attempt.stop_at:
+            return  # the next pass ends the attempt, unasked
+        self._update(held, attempt, {"asked_at": now, "resumed_epoch": inherited.state_epoch})
+        if _is_cancelled(held):
+            self._refused(held, attempt, Reason.CANCELLED, "cancelled before a pod was asked for")
+            return
         try:
             pod = self._world.pods.create(spec)
         except CreateRefused as error:
@@ -95,7 +101,7 @@ class Actions:
             return
         found = {
             "pod_ids": (pod.pod_id,),
-            "created_at": max(pod.created_at, attempt.intent_at),
+            "created_at": min(max(pod.created_at, now), self._world.store.now()),
             "price_per_hour": pod.price_per_hour,
             "console_url": pod.console_url,
         }
@@ -158,7 +164,12 @@ class Actions:
             return
         others = tuple(item for item in record.brought if item.receipt != receipt)
         brought = Brought(receipt=receipt, path=str(path), at=seen.now)
-        update = {"brought": (*others, brought), "scores": (*record.scores, *scores)}
+        known = tuple(
+            item
+            for item in record.scores
+            if not scores or (item.attempt, item.epoch) != (receipt.attempt, receipt.epoch)
+        )
+        update = {"brought": (*others, brought), "scores": (*known, *scores)}
         self.write(held, held.record.model_copy(update=update))
         self._world.notifier.say(_arrival(receipt))
 
@@ -169,41 +180,16 @@ class Actions:
         self.write(held, record.model_copy(update={"brought": brought, "missing": (*record.missing, lost)}))
         self._world.notifier.say(f"{receipt.name} is lost: {why}")
 
-    def close(self, held: Held, closed: RunRecord, seen: Seen) -> None:
+    def close(self, held: Held, closed: RunRecord) -> None:
         """Each step may be done again by who finds the record still open."""
-        if self._late_pods(held):
-            return
         absent = self._world.home.absent(held.record)
         if absent:
-            # Deleted meanwhile, or fetched on another machine. The next pass decides anew what is missing.
-            for item in absent:
-                self.pull(held, item.receipt, seen)
-            still = self._world.home.absent(held.record)
-            if still:
-                raise LocalDiskError(
-                    f"{still[0].receipt.name} is not at home and cannot be fetched again",
-                    next_step=f"make room, then `retrain attach {closed.run_id}`",
-                )
+            # Deleted meanwhile, or fetched on another machine: from the next pass on it is collected anew.
+            self.write(held, _without(held.record, absent))
             return
         before = held.record
         self.write(held, self._world.home.finish(closed))
         narrate(before, held.record, self._world.notifier)
-
-    def _late_pods(self, held: Held) -> bool:
-        """Look for the name of every attempt once more; who shows up late is the attempt's after all.
-
-        A request that was on its way for very long, from a launcher that froze, may have been served since.
-        """
-        late = False
-        for attempt in held.record.attempts:
-            pods = self._world.pods.find(attempt.pod_name) if attempt.asked_at else ()
-            if pods:
-                late = True
-                ids = dict.fromkeys((*attempt.pod_ids, *(pod.pod_id for pod in pods)))
-                again = {"pod_ids": tuple(ids), "refused": False, "gone_at": None, "collected": False}
-                self._update(held, attempt, again)
-                self._world.notifier.say(f"attempt {attempt.number}: pod {', '.join(ids)} showed up late")
-        return late
 
 
 def narrate(before: RunRecord, after: RunRecord, notifier: Notifier) -> None:
@@ -219,6 +205,20 @@ def narrate(before: RunRecord, after: RunRecord, notifier: Notifier) -> None:
         if attempt.gone_at and not (known and known.gone_at):
             pods = ", ".join(attempt.pod_ids) or "no pod"
             notifier.say(f"attempt {attempt.number}: {pods} confirmed gone")
+
+
+def _is_cancelled(held: Held) -> bool:
+    return held.record.cancel_requested
+
+
+def _without(record: RunRecord, absent: Iterable[Brought]) -> RunRecord:
+    """Return the record with these artefacts still to be brought home."""
+    gone = {item.receipt.sha256 for item in absent}
+    attempts = {item.receipt.attempt for item in absent}
+    for number in attempts:
+        record = record.with_attempt(record.attempt(number).model_copy(update={"collected": False}))
+    kept = tuple(item for item in record.brought if item.receipt.sha256 not in gone)
+    return record.model_copy(update={"brought": kept})
 
 
 def _scores(data: bytes, receipt: Receipt) -> Scores:

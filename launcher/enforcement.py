@@ -18,10 +18,12 @@ class Enforcement:
         self._pods = pods
         self._clock = clock
         self._seen: tuple[datetime, float] | None = None
+        self._outage_began: datetime | None = None
 
     def saw(self, now: datetime) -> None:
-        """Remember the store's time."""
+        """Remember the store's time: it answers."""
         self._seen = (now, self._clock.monotonic())
+        self._outage_began = None
 
     def enforce(self, record: RunRecord, notifier: Notifier) -> None:
         """End every known pod past its hard deadline.
@@ -33,12 +35,14 @@ class Enforcement:
             return
         seen_at, monotonic = self._seen
         now = seen_at + timedelta(seconds=self._clock.monotonic() - monotonic)
+        began = self._outage_began = self._outage_began or now
         due = [item for item in record.attempts if item.gone_at is None and now >= item.hard_deadline]
         if not due:
             return
         left = [attempt for attempt in due if not self._ended(attempt, notifier)]
         too_long = any(
-            seconds_between(attempt.hard_deadline, now) > record.spec.clocks.leak_seconds for attempt in due
+            seconds_between(max(attempt.hard_deadline, began), now) > record.spec.clocks.leak_seconds
+            for attempt in due
         )
         if left and too_long:
             names = ", ".join(name for attempt in left for name in attempt.pod_ids or (attempt.pod_name,))

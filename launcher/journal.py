@@ -95,12 +95,14 @@ class Journal:
             return False
         return not self._is_over(_lock_content(data), name)
 
-    def create(self, record: RunRecord) -> Held:
+    def create(self, record: RunRecord, *, prepare: Callable[[], None] = lambda: None) -> Held:
         """Write a new run, under this launcher's lease from the first moment.
 
+        `prepare` is called when the name is ours and nothing is on record yet; what it raises goes on up.
         Raises UsageError when a run of the same name is open.
         """
         self._lock_name(record)
+        prepare()
         record = self._leased(record)
         etag = self._store.put(keys.record_key(record.run_id), record.encode(), if_absent=True)
         return Held(record, etag)

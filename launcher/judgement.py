@@ -64,6 +64,11 @@ def judge(record: RunRecord, attempt: Attempt, sight: AttemptSeen, now: datetime
     return attempt
 
 
+def reopened(attempt: Attempt) -> Attempt:
+    """Return an attempt whose pod showed up after its absence was confirmed: to be ended, and charged."""
+    return attempt.model_copy(update={"refused": False, "gone_at": None, "collected": False})
+
+
 def probe(attempt: Attempt, seen: AttemptSeen, now: datetime, lag_seconds: float) -> Probe:
     """Tell whether an attempt's pods are alive, proven dead, or not known."""
     if seen.pods is None:
@@ -98,7 +103,8 @@ def _adopt(attempt: Attempt, sight: AttemptSeen, now: datetime) -> Attempt:
         }
     if attempt.created_at is None:
         # The provider's word, kept within what we know: not before the intent, not in the future.
-        update["created_at"] = min(max(min(pod.created_at for pod in pods), attempt.intent_at), now)
+        asked_at = attempt.asked_at or attempt.intent_at
+        update["created_at"] = min(max(min(pod.created_at for pod in pods), asked_at), now)
     return attempt.model_copy(update=update)
 
 
@@ -145,7 +151,9 @@ def _ending(record: RunRecord, attempt: Attempt, sight: AttemptSeen, now: dateti
             f"the pod costs ${price:.3f} an hour, above the ceiling of ${attempt.price_ceiling:.3f}",
         )
     if attempt.asked_at is None:
-        return None
+        if now < attempt.stop_at:
+            return None
+        return because(Reason.CREATE_REFUSED, "its time had passed before a pod was asked for")
     state = probe(attempt, sight, now, clocks.create_lag_seconds)
     if state is Probe.UNKNOWN or not sight.storage:
         # Without the store nobody knows whether the job said its last word or is silent.

@@ -45,10 +45,10 @@ class Loop:
         Raises LeaseHeld when another launcher owns the run from the start; LocalDiskError when nothing but
         this machine's disk keeps the run from being closed; Leaked when not even the store answers.
         """
-        self._refuse_elsewhere(self._journal.read(run_id))
-        held = self._journal.acquire(run_id)
+        enforcement = Enforcement(self._world.pods, self._world.clock)
+        held = self._acquire(run_id, enforcement)
         try:
-            observer, enforcement = self._observer(held), Enforcement(self._world.pods, self._world.clock)
+            observer = self._observer(held)
             failures = leaked_passes = 0
             while True:
                 try:
@@ -56,7 +56,7 @@ class Loop:
                     failures = 0
                 except LeaseHeld as error:
                     self._world.notifier.say(f"{error}; waiting until it lets go")
-                    held = self._acquire_again(run_id, held)
+                    held = self._acquire_again(run_id, held, enforcement)
                 except RetrainError as error:
                     if isinstance(error, LocalDiskError) and _nothing_runs(held.record):
                         raise
@@ -74,10 +74,27 @@ class Loop:
 
     def once(self, run_id: str) -> RunRecord:
         """Make one pass over a run and return its record: for cron and CI."""
-        self._refuse_elsewhere(self._journal.read(run_id))
-        with self._journal.holding(run_id) as held:
-            self._pass(held, self._observer(held), Enforcement(self._world.pods, self._world.clock))
-            return held.record
+        enforcement = Enforcement(self._world.pods, self._world.clock)
+        held = self._acquire(run_id, enforcement)
+        try:
+            self._pass(held, self._observer(held), enforcement)
+        except StorageError:
+            enforcement.enforce(held.record, self._world.notifier)
+            raise
+        finally:
+            self._journal.release(held)
+        return held.record
+
+    def _acquire(self, run_id: str, enforcement: Enforcement) -> Held:
+        """Take the lease; where the store can be read but not written, end what is past its deadline."""
+        record = self._journal.read(run_id)
+        self._refuse_elsewhere(record)
+        enforcement.saw(self._world.store.now())
+        try:
+            return self._journal.acquire(run_id)
+        except StorageError:
+            enforcement.enforce(record, self._world.notifier)
+            raise
 
     def _observer(self, held: Held) -> Observer:
         return Observer(self._world.store, self._world.pods, held.record)
@@ -90,13 +107,17 @@ class Loop:
                 next_step=f"run `retrain attach {record.run_id}` there",
             )
 
-    def _acquire_again(self, run_id: str, held: Held) -> Held:
+    def _acquire_again(self, run_id: str, held: Held, enforcement: Enforcement) -> Held:
+        failures = 0
         while True:
-            self._world.clock.sleep(held.record.spec.clocks.poll_seconds)
+            self._world.clock.sleep(_pause(held.record, failures))
             try:
                 return self._journal.acquire(run_id)
-            except (LeaseHeld, StorageError):
-                continue
+            except LeaseHeld:
+                failures = 0
+            except StorageError:
+                failures += 1
+                enforcement.enforce(held.record, self._world.notifier)
 
     def _pass(self, held: Held, observer: Observer, enforcement: Enforcement) -> None:
         self._journal.refresh(held)
@@ -117,7 +138,7 @@ class Loop:
                 case Pull():
                     self._actions.pull(held, action.receipt, seen)
                 case Close():
-                    self._actions.close(held, action.record, seen)
+                    self._actions.close(held, action.record)
         if self._on_pass is not None:
             try:
                 self._on_pass(held.record, observer, seen)

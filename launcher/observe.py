@@ -40,9 +40,7 @@ class Observer:
         """Return what is to be seen now. Raises StorageError when the store does not even tell the time."""
         self.record = record
         self.troubles.clear()
-        attempts = {
-            attempt.number: self._attempt(attempt) for attempt in record.attempts if not attempt.collected
-        }
+        attempts = {attempt.number: self._attempt(attempt) for attempt in record.attempts}
         offers = None
         if wants_offers(record):
             try:
@@ -52,7 +50,10 @@ class Observer:
         return Seen(now=self.store.now(), attempts=attempts, offers=offers)
 
     def _attempt(self, attempt: Attempt) -> AttemptSeen:
-        pods = self._pods_of(attempt) if attempt.gone_at is None else None
+        # Gone attempts, too: a request that was on its way for very long may have been served since.
+        pods = self._pods_of(attempt) if attempt.asked_at is not None else ()
+        if attempt.collected:
+            return AttemptSeen(pods=pods)
         try:
             return self._stored(attempt, pods)
         except StorageError as error:

@@ -12,7 +12,7 @@ from job.contract.manifest import expected_results
 from job.contract.reasons import Reason
 from job.contract.records import Receipt, Stage
 from launcher.budget import Window, window
-from launcher.judgement import AttemptSeen, judge
+from launcher.judgement import AttemptSeen, judge, reopened
 from launcher.model import Attempt, Ending, Missing, Phase, RunRecord, seconds_between
 from launcher.outcome import outcome
 from launcher.ports import Offer
@@ -96,6 +96,9 @@ def decide(record: RunRecord, seen: Seen) -> Decision:
         return Decision(record)
     gap = min(seconds_between(record.passed_at or seen.now, seen.now), GAP_SECONDS_MAX)
     record = record.model_copy(update={"passed_at": seen.now})
+    for attempt in record.attempts:
+        if attempt.gone_at is not None and seen.of(attempt).pods:
+            record = record.with_attempt(reopened(attempt))
     for attempt in record.attempts:
         if attempt.gone_at is None:
             record = record.with_attempt(judge(record, attempt, seen.of(attempt), seen.now, gap))
@@ -206,6 +209,8 @@ def _start_attempt(record: RunRecord, seen: Seen, actions: list[Action]) -> Deci
         ending = Ending(reason=reason, message=message, at=seen.now)
         return Decision(record.model_copy(update={"stopped": ending}), tuple(actions))
 
+    if seconds_between(record.created_at, seen.now) >= record.spec.budget.max_seconds:
+        return stop(Reason.CAP_REACHED, "the run's wall-clock limit has passed")
     if seen.offers is None:
         return Decision(record, tuple(actions))
     ceiling = record.spec.budget.price_ceiling
@@ -265,4 +270,4 @@ def _settle(
     closed = record.model_copy(
         update={"phase": outcome(record).phase, "selection": select(record), "closed_at": seen.now}
     )
-    return Decision(record, (Close(closed),))
+    return Decision(record.model_copy(update={"phase": Phase.COLLECTING}), (Close(closed),))

@@ -34,14 +34,13 @@ def command(*, as_json: bool, detach: bool, flags: SettingsFlags) -> int:
         record = stage(
             settings, world.store, world.home, narrator, now=world.store.now(), place=world.pods.place
         )
-        held = place.journal.create(record)
-        try:
-            # Now that the name is ours, and before anything new can arrive under it.
+
+        def make_room() -> None:
             moved = world.home.set_aside(name, record.created_at)
-        finally:
-            place.journal.release(held)
-        if moved is not None:
-            narrator.say(f"what an earlier run of this name left is now in {moved}")
+            if moved is not None:
+                narrator.say(f"what an earlier run of this name left is now in {moved}")
+
+        place.journal.release(place.journal.create(record, prepare=make_room))
         narrator.say(f"run {record.run_id} of {name} is on record")
         if not detach:
             return follow(place, record.run_id, as_json=as_json)

@@ -40,12 +40,12 @@ KILL_SECONDS = 5.0
 
 
 def machine_id() -> str:
-    """Return what tells this machine from others: pods of another one cannot be seen or ended from here."""
+    """Return what tells this machine and user from others, whose pods cannot be seen or ended from here."""
     try:
         identity = Path("/etc/machine-id").read_text().strip()
     except OSError:
         identity = f"{uuid.getnode():012x}"
-    return hashlib.sha256(f"{identity} {socket.gethostname()}".encode()).hexdigest()[:12]
+    return hashlib.sha256(f"{identity} {socket.gethostname()} {os.getuid()}".encode()).hexdigest()[:12]
 
 
 class ProcessPods:
