@@ -9,7 +9,7 @@ from enum import StrEnum
 
 from job.contract.events import Failed, Finished, Progress, TrainingStarted
 from job.contract.reasons import Reason
-from job.contract.records import Claim, Heartbeat, Receipt
+from job.contract.records import Claim, Heartbeat, Receipt, Stage
 from launcher.model import Attempt, Ending, RunRecord, Watch, seconds_between
 from launcher.ports import Pod, PodState
 
@@ -38,7 +38,9 @@ class AttemptSeen:
     claim: Claim | None = None
     heartbeat: Heartbeat | None = None
     heartbeat_at: datetime | None = None
-    """By the store's clock."""
+    """When the job last gave a sign of life, by the store's clock."""
+    events: int = 0
+    """How many events its lives have written."""
     started: TrainingStarted | None = None
     progress: Progress | None = None
     terminal: Failed | Finished | None = None
@@ -110,7 +112,11 @@ def _adopt(attempt: Attempt, sight: AttemptSeen, now: datetime) -> Attempt:
 
 def _note_progress(attempt: Attempt, sight: AttemptSeen, now: datetime) -> Attempt:
     update: dict[str, object] = {}
-    if sight.claim is not None and attempt.booted_at is None:
+    if sight.events > attempt.events_seen:
+        update |= {"events_seen": sight.events, "progress_at": now}
+    preparing = sight.heartbeat is None or sight.heartbeat.stage is Stage.PREPARING
+    at_work = sight.started is not None or not preparing
+    if attempt.booted_at is None and at_work:
         update["booted_at"] = now
     if sight.started is not None:
         update["total_steps"] = sight.started.total_steps
@@ -173,8 +179,11 @@ def _ending(record: RunRecord, attempt: Attempt, sight: AttemptSeen, now: dateti
     running = any(pod.state is PodState.RUNNING for pod in sight.pods or ())
     if not running and age > clocks.provision_seconds:
         return because(Reason.PROVISION_TIMEOUT, f"the pod does not run {age:.0f} s after its creation")
-    if age > clocks.boot_seconds:
-        return because(Reason.BOOT_TIMEOUT, f"the job has not claimed its attempt after {age:.0f} s")
+    idle = min(age, seconds_between(attempt.progress_at, now)) if attempt.progress_at else age
+    if idle > clocks.boot_seconds:
+        return because(Reason.BOOT_TIMEOUT, f"the job has made no progress towards training for {idle:.0f} s")
+    if age > clocks.boot_hard_seconds:
+        return because(Reason.BOOT_TIMEOUT, f"the job does not train {age:.0f} s after the pod's creation")
     return None
 
 

@@ -57,6 +57,9 @@ class Clocks(Wire):
 
     provision_seconds: Seconds = 300
     boot_seconds: Seconds = 1200
+    """From a pod's creation, or its last visible progress, to training."""
+    boot_hard_seconds: Seconds = 1800
+    """From a pod's creation to training, whatever is visible."""
     silence_seconds: Seconds = 600
     poll_seconds: Seconds = 5
     lease_seconds: Seconds = 60
@@ -139,6 +142,10 @@ class Attempt(Wire):
     price_per_hour: Dollars | None = None
     console_url: str = ""
     booted_at: Utc | None = None
+    """When its job was first seen to train, or to do what comes after."""
+    events_seen: int = 0
+    progress_at: Utc | None = None
+    """When its job last said something new."""
     resumed_epoch: int = 0
     epoch: int = 0
     step: int = 0

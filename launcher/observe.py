@@ -76,7 +76,9 @@ class Observer:
         listed = {item.key.removeprefix(prefix): item for item in self.store.list(prefix)}
         claims = self._messages(Claim, [keys.claim(life) for life in keys.lives()], listed, prefix)
         beats = [listed[key] for life in keys.lives() if (key := keys.heartbeat(life)) in listed]
-        latest = max(beats, key=lambda item: item.modified_at, default=None)
+        # Telemetry may fail: what the job says is a sign of life as good as its heartbeat.
+        said = [listed[key] for life in keys.lives() if (key := keys.events(life)) in listed]
+        latest = max([*beats, *said], key=lambda item: item.modified_at, default=None)
         heartbeats = self._messages(
             Heartbeat, [item.key.removeprefix(prefix) for item in beats], listed, prefix
         )
@@ -90,6 +92,7 @@ class Observer:
             claim=claims[0] if claims else None,
             heartbeat=heartbeats[-1] if heartbeats else None,
             heartbeat_at=latest.modified_at if latest else None,
+            events=len(events),
             started=_last(events, TrainingStarted),
             progress=_last(events, Progress),
             terminal=_last_word(events),

@@ -44,6 +44,7 @@ def run_spec(
         clocks=Clocks(
             provision_seconds=clocks.provision,
             boot_seconds=clocks.boot,
+            boot_hard_seconds=clocks.boot_hard,
             silence_seconds=clocks.silence,
             poll_seconds=clocks.poll,
             lease_seconds=clocks.lease,

@@ -26,6 +26,7 @@ class FakeJob:
         environment: Mapping[str, str],
         *,
         boot_ticks: int = 1,
+        prepare_ticks: int = 0,
         fail_at_epoch: int = 0,
         fail_with: Reason = Reason.NAN_LOSS,
         hang_at_epoch: int = 0,
@@ -37,7 +38,7 @@ class FakeJob:
         status, body = self._request("GET", environment[MANIFEST_URL_VARIABLE])
         assert status == 200, body
         self.manifest = decode(RunManifest, body)
-        self._boot_ticks = boot_ticks
+        self._boot_ticks, self._prepare_ticks = boot_ticks, prepare_ticks
         self._fail_at, self._fail_with = fail_at_epoch, fail_with
         self._hang_at, self._corrupt = hang_at_epoch, corrupt_epoch
         self._message = message
@@ -60,6 +61,9 @@ class FakeJob:
             self.over = True
         elif not self._claimed:
             self._claim()
+        elif self._prepare_ticks > 0:
+            self._prepare_ticks -= 1
+            self._say(events.Warned, message="still fetching")
         elif self._fail_at and self.epoch >= self._fail_at:
             self._say(events.Failed, reason=self._fail_with, message=self._message)
             self.over = True
@@ -78,16 +82,10 @@ class FakeJob:
             self.over = True  # somebody else's: superseded
             return
         self._claimed = True
-        total = self.manifest.recipe.max_epochs * STEPS_PER_EPOCH
-        self._say(
-            events.TrainingStarted,
-            total_steps=total,
-            steps_per_epoch=STEPS_PER_EPOCH,
-            total_epochs=self.manifest.recipe.max_epochs,
-            first_step=self.epoch * STEPS_PER_EPOCH,
-        )
 
     def _train(self) -> None:
+        if self.epoch == self.first_epoch:
+            self._start()
         self.epoch += 1
         step = self.epoch * STEPS_PER_EPOCH
         recipe = self.manifest.recipe
@@ -100,6 +98,16 @@ class FakeJob:
             self._keep(ArtefactKind.CHECKPOINT, keys.checkpoint(name), name, data)
         slot = keys.STATE_SLOTS[self.epoch % 2]
         self._keep(ArtefactKind.STATE, slot, slot.split("/")[1], f"state {self.epoch}".encode())
+
+    def _start(self) -> None:
+        total = self.manifest.recipe.max_epochs * STEPS_PER_EPOCH
+        self._say(
+            events.TrainingStarted,
+            total_steps=total,
+            steps_per_epoch=STEPS_PER_EPOCH,
+            total_epochs=self.manifest.recipe.max_epochs,
+            first_step=self.epoch * STEPS_PER_EPOCH,
+        )
 
     def _keep(self, kind: ArtefactKind, key: str, name: str, data: bytes) -> None:
         receipt = Receipt(
@@ -119,7 +127,8 @@ class FakeJob:
 
     def _beat(self) -> None:
         if self._claimed:
-            self._put(keys.heartbeat(1), Heartbeat(**self._head(), stage=Stage.TRAINING).encode())
+            stage = Stage.PREPARING if self._prepare_ticks else Stage.TRAINING
+            self._put(keys.heartbeat(1), Heartbeat(**self._head(), stage=stage).encode())
 
     def _say(self, kind: type[Event], **fields: Any) -> None:
         self._log.append(kind(**self._head(), seq=len(self._log) + 1, **fields))

@@ -183,6 +183,17 @@ def test_a_pod_that_never_boots_is_given_up(fake: FakeWorld) -> None:
     assert record.attempts[0].ended is not None and record.attempts[0].ended.reason is Reason.BOOT_TIMEOUT
 
 
+def test_visible_progress_starts_the_boot_clock_anew_up_to_a_limit(fake: FakeWorld) -> None:
+    fake.pods.job_options = [{"prepare_ticks": 50}, {"prepare_ticks": 1000}]
+    record = fake.run()  # 250 s of visible progress are more than one boot clock
+    assert record.phase is Phase.DONE and len(record.attempts) == 1
+    other = FakeWorld(fake.home.workspace.parent / "other")
+    other.pods.job_options = [{"prepare_ticks": 1000}]
+    record = other.run()
+    assert record.attempts[0].ended is not None
+    assert record.attempts[0].ended.reason is Reason.BOOT_TIMEOUT and record.phase is Phase.DONE
+
+
 def test_the_cap_bounds_all_attempts_together(fake: FakeWorld) -> None:
     fake.pods.price = 60.0  # a dollar a minute
     fake.epochs = 1000

@@ -67,6 +67,7 @@ class FakeWorld:
                     leak_seconds=120,
                     lease_seconds=60,
                     boot_seconds=200,
+                    boot_hard_seconds=300,
                     provision_seconds=100,
                     silence_seconds=120,
                     collect_seconds=600,
