@@ -79,6 +79,7 @@ def main(
     finally:
         if surroundings.scratch_is_ours:
             shutil.rmtree(surroundings.scratch, ignore_errors=True)
+        watchdog.disarm()
     return _end(code, f"ended: {code.name.lower()}")
 
 

@@ -6,8 +6,8 @@ Knows the store as a port. A launcher acts on a run only while it holds the run'
 
 import json
 import socket
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -158,10 +158,6 @@ class Journal:
         theirs = self._reread(held)
         held.record = held.record.model_copy(update={"cancel_requested": theirs.cancel_requested})
 
-    def renew(self, held: Held) -> None:
-        """Renew the lease in the middle of something long. Raises LeaseHeld when it was lost."""
-        self.write(held, held.record)
-
     def release(self, held: Held) -> None:
         """Give the lease back. Best effort: it runs out by itself."""
         if held.lost:
@@ -170,15 +166,6 @@ class Journal:
             record = held.record.model_copy(update={"lease": None})
             held.etag = self._store.put(keys.record_key(record.run_id), record.encode(), if_match=held.etag)
             held.record = record
-
-    @contextmanager
-    def holding(self, run_id: str) -> Iterator[Held]:
-        """Hold a run's lease for a while."""
-        held = self.acquire(run_id)
-        try:
-            yield held
-        finally:
-            self.release(held)
 
     def request_cancel(self, run_id: str) -> RunRecord:
         """Write the wish to cancel, whoever holds the lease. Returns the record with it."""

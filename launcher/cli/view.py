@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import Protocol
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -45,15 +46,15 @@ def showing(narrator: Narrator) -> Iterator["View"]:
             narrator.write = before
 
 
-class View:
+class View(Protocol):
     """Listens to the loop's passes."""
 
     def on_pass(self, record: RunRecord, observer: Observer, seen: Seen) -> None:
         """Show where the run stands after a pass."""
-        raise NotImplementedError
+        ...
 
 
-class PlainView(View):
+class PlainView:
     """One line now and then, for logs and CI."""
 
     def __init__(self, narrator: Narrator) -> None:
@@ -75,7 +76,7 @@ class PlainView(View):
             self._narrator.say(progress_line(record, progress, seen))
 
 
-class LiveView(View):
+class LiveView:
     """A panel that is drawn anew on each pass."""
 
     def __init__(self, live: Live) -> None:
