@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
 from botocore.exceptions import BotoCoreError, ClientError
@@ -26,7 +27,12 @@ from launcher.storage.s3_errors import code_of
 from launcher.storage.server_state import ServerState
 from launcher.storage.weed import HOST
 
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
 BUCKET = "retrain"
+MARKER = ".ready"
+"""An object that is there from the first start on: when it can be read, so can the others."""
 START_SECONDS = 30.0
 STOP_SECONDS = 40.0
 """weed takes 2 to 30 s to end after SIGTERM."""
@@ -169,7 +175,7 @@ class EmbeddedServer:
         return state
 
     def _wait(self, state: ServerState) -> None:
-        """Wait until the server answers a signed request and has its bucket."""
+        """Wait until the server has its bucket and gives back what was stored in it before."""
         client = _config(state).client(attempts=1, read_seconds=ANSWER_SECONDS)
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
@@ -177,14 +183,9 @@ class EmbeddedServer:
                 raise StorageError(
                     f"The local S3 server ended as it started.\n{self._tail()}", next_step=self._advice()
                 )
-            try:
-                client.create_bucket(Bucket=BUCKET)
+            with suppress(BotoCoreError, ClientError):
+                _make_ready(client)
                 return
-            except ClientError as exc:
-                if code_of(exc) in ("BucketAlreadyExists", "BucketAlreadyOwnedByYou"):
-                    return
-            except BotoCoreError:
-                pass
             time.sleep(POLL_SECONDS)
         raise StorageError(
             f"The local S3 server did not answer within {START_SECONDS:.0f} s.\n{self._tail()}",
@@ -262,6 +263,24 @@ def _is_alive(state: ServerState) -> bool:
     # One of another container is of no use here: its loopback is not ours.
     process = state.process
     return process is not None and process.could_be_seen_here() and process.is_alive()
+
+
+def _make_ready(client: "S3Client") -> None:
+    """Make the bucket where it is not there, and read or write an object. Raises ClientError, BotoCoreError.
+
+    The server answers before its volumes have joined it: until then every object in them gives HTTP 500.
+    """
+    try:
+        client.create_bucket(Bucket=BUCKET)
+    except ClientError as exc:
+        if code_of(exc) not in ("BucketAlreadyExists", "BucketAlreadyOwnedByYou"):
+            raise
+    try:
+        client.get_object(Bucket=BUCKET, Key=MARKER)["Body"].read()
+    except ClientError as exc:
+        if code_of(exc) != "NoSuchKey":
+            raise
+        client.put_object(Bucket=BUCKET, Key=MARKER, Body=b"ready")
 
 
 def _config(state: ServerState) -> S3Config:
