@@ -10,13 +10,16 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
-from job.contract.manifest import DEADLINE_VARIABLE, MANIFEST_URL_VARIABLE, POD_ID_VARIABLE
+from job.contract.manifest import (
+    DEADLINE_VARIABLE,
+    MANIFEST_URL_VARIABLE,
+    POD_ID_VARIABLE,
+    SCRATCH_VARIABLE,
+)
 
 PROVIDER_POD_ID_VARIABLE = "RUNPOD_POD_ID"
 PROVIDER_KEY_VARIABLE = "RUNPOD_API_KEY"
 """Injected by the provider, scoped to the pod. Known here to be hidden wherever it might show up."""
-SCRATCH_VARIABLE = "RETRAIN_SCRATCH"
-"""Folder for everything the job writes to disk; a temporary one where it is not set."""
 
 
 class EnvironmentProblem(Exception):

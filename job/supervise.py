@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from job.contract.manifest import POD_ID_VARIABLE
 from job.trainers.base import Command
 
 LINE_LENGTH = 65_536
@@ -31,7 +32,7 @@ _INHERITED = (
     "DYLD_LIBRARY_PATH", "VIRTUAL_ENV", "SYSTEMROOT", "XDG_CACHE_HOME", "HF_HOME", "HF_HUB_CACHE",
     "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "PYTORCH_CUDA_ALLOC_CONF",
     # No secret: a provider of local pods finds every process of a pod by it.
-    "RETRAIN_POD_ID",
+    POD_ID_VARIABLE,
 )  # fmt: skip
 _INHERITED_PREFIXES = ("CUDA_", "NVIDIA_", "NCCL_")
 

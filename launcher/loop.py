@@ -58,7 +58,7 @@ class Loop:
                     self._world.notifier.say(f"{error}; waiting until it lets go")
                     held = self._acquire_again(run_id, held, enforcement)
                 except RetrainError as error:
-                    if isinstance(error, LocalDiskError) and _nothing_runs(held.record):
+                    if isinstance(error, LocalDiskError) and held.record.all_gone:
                         raise
                     # The pod works on without us; its own deadline holds.
                     self._world.notifier.say(f"this pass failed, trying again: {error}")
@@ -144,10 +144,6 @@ class Loop:
                 self._on_pass(held.record, observer, seen)
             except Exception as error:  # noqa: BLE001 - who only looks on must not end a run
                 self._world.notifier.say(f"the view failed: {type(error).__name__}")
-
-
-def _nothing_runs(record: RunRecord) -> bool:
-    return all(attempt.gone_at is not None for attempt in record.attempts)
 
 
 def _pause(record: RunRecord, failures: int) -> float:

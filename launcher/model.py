@@ -227,6 +227,11 @@ class RunRecord(Message):
         """Return the newest attempt."""
         return self.attempts[-1] if self.attempts else None
 
+    @property
+    def all_gone(self) -> bool:
+        """Whether the absence of every pod of every attempt is confirmed."""
+        return all(attempt.gone_at is not None for attempt in self.attempts)
+
     def attempt(self, number: int) -> Attempt:
         """Return attempt `number`, counted from 1."""
         return self.attempts[number - 1]

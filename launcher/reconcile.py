@@ -86,8 +86,7 @@ def pod_name(record: RunRecord, number: int, hard_deadline: datetime) -> str:
 
 def wants_offers(record: RunRecord) -> bool:
     """Whether the next pass may start an attempt and needs to know what is on offer."""
-    all_gone = all(attempt.gone_at for attempt in record.attempts)
-    return not record.phase.closed and all_gone and _wants_another(record)
+    return not record.phase.closed and record.all_gone and _wants_another(record)
 
 
 def decide(record: RunRecord, seen: Seen) -> Decision:
@@ -108,7 +107,7 @@ def decide(record: RunRecord, seen: Seen) -> Decision:
     pulls = _to_pull(record, seen)
     actions += pulls
     record = _mark_collected(record, seen, pulls)
-    if any(attempt.gone_at is None for attempt in record.attempts):
+    if not record.all_gone:
         actions += [Create(item.number) for item in record.attempts if item.open and item.asked_at is None]
         return Decision(_leaked(_in_phase(record, seen, pulls), seen.now), tuple(actions))
     if _wants_another(record):

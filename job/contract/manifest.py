@@ -19,6 +19,8 @@ DEADLINE_VARIABLE = "RETRAIN_DEADLINE"
 """Absolute UTC, ISO 8601: armed before the first byte is fetched."""
 POD_ID_VARIABLE = "RETRAIN_POD_ID"
 """Who the pod is, where the provider does not inject an id of its own."""
+SCRATCH_VARIABLE = "RETRAIN_SCRATCH"
+"""Folder for everything the job writes to disk; a temporary one where it is not set."""
 
 
 class Link(Wire):

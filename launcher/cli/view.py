@@ -18,8 +18,9 @@ from rich.table import Table
 from rich.text import Text
 
 from job.contract.events import Progress
+from launcher.budget import spent_at_most
 from launcher.cli.narrator import Narrator
-from launcher.model import Attempt, Phase, RunRecord, charged_dollars, seconds_between
+from launcher.model import Attempt, Phase, RunRecord, seconds_between
 from launcher.observe import Observer
 from launcher.reconcile import Seen
 
@@ -135,7 +136,7 @@ def progress_line(record: RunRecord, progress: Progress, seen: Seen) -> str:
 
 def dollars_line(record: RunRecord, seen: Seen) -> str:
     """Return what the run has cost at most against its cap."""
-    spent = sum(charged_dollars(attempt, seen.now) for attempt in record.attempts)
+    spent = spent_at_most(record, seen.now)
     return f"at most ${spent:.2f} of ${record.spec.budget.cap_dollars:.2f}"
 
 

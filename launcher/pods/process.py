@@ -22,12 +22,11 @@ from pathlib import Path
 
 import psutil
 
-from job.contract.manifest import POD_ID_VARIABLE
+from job.contract.manifest import POD_ID_VARIABLE, SCRATCH_VARIABLE
 from launcher.errors import CreateRefused, PodError
 from launcher.ports import Offer, Pod, PodSpec, PodState
 
 OFFER = "this machine"
-SCRATCH_VARIABLE = "RETRAIN_SCRATCH"
 SOURCES = Path(__file__).parents[2]
 """Where the package `job` lies: the pod runs what this launcher came with."""
 POD_ID = re.compile(r"(retrain-[a-z0-9-]+)\.[0-9a-f]{12}")

@@ -8,8 +8,11 @@ from typing import Any
 
 from job.contract.keys import START_EPOCH
 from job.contract.records import ArtefactKind, Score, Scores
+from launcher.budget import spent_at_most
+from launcher.errors import Exit
 from launcher.model import (
     Attempt,
+    Phase,
     RunRecord,
     charged_dollars,
     estimated_dollars,
@@ -53,7 +56,7 @@ def exit_code(record: RunRecord) -> int | None:
     """Return the exit code that stands for how the run ended, None while it is open."""
     if record.phase.closed:
         return int(outcome(record).exit_code)
-    return 8 if record.phase.value == "leaked" else None
+    return int(Exit.LEAKED) if record.phase is Phase.LEAKED else None
 
 
 def _reason(record: RunRecord) -> str | None:
@@ -141,14 +144,14 @@ def _cost(record: RunRecord, now: datetime) -> dict[str, Any]:
     return {
         "cap_dollars": record.spec.budget.cap_dollars,
         "estimated_dollars": round(sum(estimated_dollars(item, now) for item in record.attempts), 6),
-        "at_most_dollars": round(sum(charged_dollars(item, now) for item in record.attempts), 6),
+        "at_most_dollars": round(spent_at_most(record, now), 6),
         "note": "estimated from the price found; at most: every attempt at its ceiling until it was gone",
     }
 
 
 def _teardown(record: RunRecord) -> dict[str, Any]:
     return {
-        "confirmed": all(attempt.gone_at is not None for attempt in record.attempts),
+        "confirmed": record.all_gone,
         "pods": [
             {
                 "attempt": attempt.number,
