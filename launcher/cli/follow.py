@@ -9,7 +9,7 @@ from launcher.errors import Exit
 from launcher.loop import Loop
 from launcher.model import Phase, RunRecord
 from launcher.report.summary import exit_code, summary
-from launcher.report.text import result_text
+from launcher.report.text import leaked_lines, result_text
 
 DETACHED = 130
 """Exit code of Ctrl-C: the run goes on. The shell's own number for an interrupt."""
@@ -48,12 +48,7 @@ def print_result(place: Workplace, record: RunRecord, *, as_json: bool) -> None:
 def conclude(place: Workplace, record: RunRecord) -> int:
     """Return the exit code for a record that nothing more is done to, loudly where a pod is left."""
     if record.phase is Phase.LEAKED:
-        for attempt in record.attempts:
-            if attempt.gone_at is None:
-                place.narrator.say(
-                    f"LEAKED: pod {', '.join(attempt.pod_ids) or attempt.pod_name} may still run,"
-                    f" at up to ${attempt.price_ceiling:.3f} an hour. {attempt.console_url}"
-                    " End it there; every later retrain command tries again, too."
-                )
+        for line in leaked_lines(record):
+            place.narrator.say(f"{line} End it there; every later retrain command tries again, too.")
         return int(Exit.LEAKED)
     return exit_code(record) or int(Exit.DONE)

@@ -13,6 +13,7 @@ from launcher.journal import Journal, this_launcher
 from launcher.loop import Loop
 from launcher.model import Phase
 from launcher.pods.process import ProcessPods, machine_id
+from launcher.report.text import leaked_lines
 from launcher.settings import Settings
 from launcher.storage.embedded import EmbeddedServer
 from launcher.storage.s3 import S3Store
@@ -72,14 +73,8 @@ def retry_leaked(place: Workplace) -> None:
     for record in place.journal.records(place.narrator.say):
         if record.phase is not Phase.LEAKED:
             continue
-        for attempt in record.attempts:
-            if attempt.gone_at is None:
-                where = f", {attempt.console_url}" if attempt.console_url else ""
-                pods = ", ".join(attempt.pod_ids) or attempt.pod_name
-                place.narrator.say(
-                    f"LEAKED: run {record.run_id} may still have pod {pods}"
-                    f" at up to ${attempt.price_ceiling:.3f} an hour{where}; trying again to end it"
-                )
+        for line in leaked_lines(record):
+            place.narrator.say(f"{line} Trying again to end it.")
         try:
             Loop(place.world, place.journal).drive(
                 record.run_id, until=lambda record: record.phase is not Phase.LEAKED

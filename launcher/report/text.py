@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
+from launcher.model import RunRecord
+
 
 def result_text(result: dict[str, Any]) -> str:
     """Return the text for what `launcher.report.summary.summary` returned."""
@@ -17,6 +19,16 @@ def result_text(result: dict[str, Any]) -> str:
         *_teardown(result),
     ]
     return "\n".join(lines) + "\n"
+
+
+def leaked_lines(record: RunRecord) -> list[str]:
+    """Return a loud line for each attempt whose pods may still run: which, what price, where to end them."""
+    return [
+        f"LEAKED: run {record.run_id}, pod {', '.join(attempt.pod_ids) or attempt.pod_name} may still run,"
+        f" at up to ${attempt.price_ceiling:.3f} an hour. {attempt.console_url}".rstrip()
+        for attempt in record.attempts
+        if attempt.gone_at is None
+    ]
 
 
 def _checkpoints(result: dict[str, Any]) -> list[str]:
