@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
+from job.contract.manifest import DEADLINE_VARIABLE
 from launcher.errors import CapacityError, PodError
 from launcher.ports import Offer, Pod, PodSpec, PodState
 from tests.fakes.job import FakeJob
@@ -12,8 +13,23 @@ from tests.fakes.store import FakeStore
 
 
 @dataclass
+class Bill:
+    """What a pod really costs, whoever knows of it."""
+
+    name: str
+    price_per_hour: float
+    began: datetime
+    deadline: datetime
+    ended: datetime | None = None
+
+    def dollars(self, now: datetime) -> float:
+        """Return what it has cost until `now`."""
+        return self.price_per_hour * ((self.ended or now) - self.began).total_seconds() / 3600
+
+
+@dataclass
 class FakePods:
-    """Counts what was asked of it; faults are set by the test."""
+    """Counts what was asked of it; faults are set by the test. `bills` is the truth."""
 
     store: FakeStore
     provider: str = "process"
@@ -22,17 +38,27 @@ class FakePods:
     listed: tuple[Offer, ...] = ()
     jobs: dict[str, FakeJob] = field(default_factory=dict)
     existing: dict[str, Pod] = field(default_factory=dict)
+    bills: dict[str, Bill] = field(default_factory=dict)
     created: list[PodSpec] = field(default_factory=list)
     terminated: list[str] = field(default_factory=list)
     no_capacity_for: set[str] = field(default_factory=set)
     silent: bool = False
     """Whether every call fails."""
     create_loses_answer: bool = False
+    create_arrives_late: float = 0.0
+    """Seconds after which the next request takes effect; its sender gets an error at once."""
+    create_twice: bool = False
+    """Whether the next request is delivered twice."""
     stubborn: bool = False
     """Whether pods refuse to end."""
+    self_ending: bool = False
+    """Whether pods end themselves when their job is over and at their hard deadline, as real ones do."""
     invisible_until: datetime | None = None
     job_options: list[dict[str, Any]] = field(default_factory=list)
     """For each created pod in turn: options of its job."""
+    zombies: list[FakeJob] = field(default_factory=list)
+    """Jobs that work on although their pods are gone for the provider."""
+    underway: list[tuple[datetime, PodSpec]] = field(default_factory=list)
 
     def offers(self) -> Sequence[Offer]:
         self._answer()
@@ -42,11 +68,16 @@ class FakePods:
         self._answer()
         if spec.offer.name in self.no_capacity_for:
             raise CapacityError(f"no {spec.offer.name} to be had")
-        pod = Pod(f"pod-{len(self.created) + 1}", spec.name, PodState.RUNNING, self.store.now(), self.price)
-        options = self.job_options.pop(0) if self.job_options else {}
         self.created.append(spec)
-        self.existing[pod.pod_id] = pod
-        self.jobs[pod.pod_id] = FakeJob(self.store, pod.pod_id, spec.environment, **options)
+        if self.create_arrives_late:
+            arrives = self.store.at + timedelta(seconds=self.create_arrives_late)
+            self.create_arrives_late = 0.0
+            self.underway.append((arrives, spec))
+            raise PodError("time-out")
+        pod = self._make(spec)
+        if self.create_twice:
+            self.create_twice = False
+            self._make(spec)
         if self.create_loses_answer:
             self.create_loses_answer = False
             raise PodError("time-out")
@@ -68,8 +99,7 @@ class FakePods:
         self.terminated.append(pod_id)
         if self.stubborn:
             return False
-        self.existing.pop(pod_id, None)
-        self.jobs.pop(pod_id, None)
+        self._end(pod_id)
         return True
 
     def logs(self, pod_id: str, *, tail: int = 100) -> Sequence[str]:
@@ -77,10 +107,11 @@ class FakePods:
 
     # Knobs.
 
-    def vanish(self, pod_id: str) -> None:
-        """The host takes the pod away."""
-        del self.existing[pod_id]
-        del self.jobs[pod_id]
+    def vanish(self, pod_id: str, *, works_on: bool = False) -> None:
+        """The host takes the pod away; `works_on` makes a zombie of its job."""
+        if works_on:
+            self.zombies.append(self.jobs[pod_id])
+        self._end(pod_id)
 
     def container_ends(self, pod_id: str) -> None:
         """The pod stays and bills, its container does not run."""
@@ -88,9 +119,35 @@ class FakePods:
         del self.jobs[pod_id]
 
     def tick(self) -> None:
-        """Let every job do a piece of work."""
-        for job in list(self.jobs.values()):
+        """Let time do its work: late requests, every job, and the pods that end themselves."""
+        for arrives, spec in list(self.underway):
+            if arrives <= self.store.at:
+                self.underway.remove((arrives, spec))
+                self._make(spec)
+        for job in [*self.jobs.values(), *self.zombies]:
             job.tick()
+        if self.self_ending:
+            for pod_id in list(self.existing):
+                job_over = pod_id not in self.jobs or self.jobs[pod_id].over
+                deadline = self.bills[pod_id].deadline
+                if job_over or self.store.at >= deadline:
+                    self._end(pod_id, at=min(self.store.at, deadline))
+
+    def _make(self, spec: PodSpec) -> Pod:
+        now = self.store.now()
+        pod = Pod(f"pod-{len(self.bills) + 1}", spec.name, PodState.RUNNING, now, self.price)
+        options = self.job_options.pop(0) if self.job_options else {}
+        deadline = datetime.fromisoformat(spec.environment[DEADLINE_VARIABLE])
+        self.bills[pod.pod_id] = Bill(spec.name, self.price, self.store.at, deadline)
+        self.existing[pod.pod_id] = pod
+        self.jobs[pod.pod_id] = FakeJob(self.store, pod.pod_id, spec.environment, **options)
+        return pod
+
+    def _end(self, pod_id: str, *, at: datetime | None = None) -> None:
+        self.jobs.pop(pod_id, None)
+        if self.existing.pop(pod_id, None) is not None:
+            bill = self.bills[pod_id]
+            bill.ended = max(bill.began, at or self.store.at)
 
     def _visible(self) -> Sequence[Pod]:
         if self.invisible_until is not None and self.store.now() < self.invisible_until:

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from job.contract import keys
-from job.contract.manifest import ArtefactKind
+from job.contract.manifest import ArtefactKind, InputRole, RunManifest
 from job.contract.reasons import Reason
 from job.contract.records import Receipt
+from job.contract.schema import decode
 from launcher import actions
 from launcher.errors import (
     CreateRefused,
@@ -577,7 +578,9 @@ def test_a_zombie_cannot_change_what_a_later_attempt_takes_over(tmp_path: Path) 
     while len(fake.pods.created) < 2:
         fake.loop().once(RUN)
         fake.clock.sleep(5)
-    for item in fake.pods.jobs["pod-2"].manifest.inputs:
+    manifest = decode(RunManifest, fake.store.get(keys.manifest_key(RUN, 2))[0])
+    assert manifest.inputs_for(InputRole.RESUME_STATE)
+    for item in manifest.inputs:
         assert "/attempts/" not in item.link.url.get_secret_value()
 
 
