@@ -14,6 +14,7 @@ help:
 	@echo 'make test     run all tests'
 	@echo 'make check    lint, formatting, types; edits nothing'
 	@echo 'make fix      lint and formatting, corrected'
+	@echo 'make fuzz     SECONDS=60: any bytes into everything that reads bytes from outside'
 
 # Variables reach the shell through the environment, whether they were set there or on make's command line.
 retrain: $(VENV)/.local
@@ -43,6 +44,16 @@ check: $(VENV)/.dev
 fix: $(VENV)/.dev
 	@$(BIN)/ruff check --fix
 	@$(BIN)/ruff format
+
+# Findings are kept in .fuzz/ and named, with the command that repeats them.
+.PHONY: fuzz
+fuzz: SECONDS ?= 60
+fuzz: $(VENV)/.fuzz
+	@$(BIN)/python -m tests.fuzz --seconds $(SECONDS)
+
+$(VENV)/.fuzz: $(VENV)/.dev
+	@$(INSTALL) '.[fuzz]'
+	@touch $@
 
 # One stamp for each step of the set-up, written when the step is complete: what was interrupted starts again.
 $(VENV)/.created:

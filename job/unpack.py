@@ -4,8 +4,10 @@ layout.
 Nothing in an archive is believed: where its entries go, what they are, how large they become.
 """
 
+import errno
 import lzma
 import stat
+import struct
 import tarfile
 import unicodedata
 import zipfile
@@ -27,9 +29,16 @@ RATIO_MAX = 200
 RATIO_FREE_BYTES = 64 << 20
 """Archives that become no larger than this are harmless at any ratio."""
 NAME_BYTES_MAX = 200
+PATH_BYTES_MAX = 1000
+"""Of a whole path inside the archive: with the folder before it, below what any disk takes."""
 _DAMAGED = (
-    zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, NotImplementedError,
-    ValueError, OSError,
+    zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, RuntimeError, NotImplementedError,
+    ValueError, OverflowError, OSError,
+)  # fmt: skip
+"""What zipfile raises on bytes that are no proper zip; OSError also for the disk."""
+_DAMAGED_TAR = (
+    tarfile.TarError, struct.error, EOFError, ValueError, OverflowError, FileExistsError,
+    NotADirectoryError, IsADirectoryError,
 )  # fmt: skip
 _SHOWN = 5
 
@@ -77,8 +86,8 @@ class Zip:
                         raise self.refusal(f"holds {entry.path}, which is larger than it says")
                     out.write(chunk)
         except _DAMAGED as error:
-            if isinstance(error, OSError) and error.errno is not None:
-                raise  # the disk's trouble, not the archive's
+            if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+                raise  # the disk's trouble; EINVAL is an offset in the archive that points nowhere
             raise self.refusal(f"holds {entry.path}, which is damaged") from None
         if left:
             raise self.refusal(f"holds {entry.path}, which is smaller than it says")
@@ -93,7 +102,7 @@ class Zip:
                 raise self.refusal(f"holds {path}, which is a link or a device")
             if info.flag_bits & 0x1:
                 raise self.refusal(f"holds {path}, which is encrypted")
-            if info.is_dir() or kind == stat.S_IFDIR or not path.parts or is_litter(path):
+            if not path.parts or info.is_dir() or kind == stat.S_IFDIR or is_litter(path):
                 continue
             yield Entry(info, path)
 
@@ -106,7 +115,8 @@ class Zip:
             raise self.refusal(f"holds {shown}, an absolute path")
         if ".." in path.parts:
             raise self.refusal(f"holds {shown}, which leads out of the folder")
-        if any(len(part.encode("utf-8", "replace")) > NAME_BYTES_MAX for part in path.parts):
+        long = len(str(path).encode("utf-8", "replace")) > PATH_BYTES_MAX
+        if long or any(len(part.encode("utf-8", "replace")) > NAME_BYTES_MAX for part in path.parts):
             raise self.refusal(f"holds {shown}, a name that is too long")
         return path
 
@@ -169,7 +179,7 @@ def unpack_tar(path: Path, folder: Path) -> None:
                         Reason.BAD_INPUT, f"the resume state holds {member.name!r}, a link or a device"
                     )
                 archive.extract(member, folder, filter="data")
-    except tarfile.TarError:
+    except _DAMAGED_TAR:
         raise JobError(Reason.BAD_INPUT, "the resume state is no safe tar file") from None
 
 
