@@ -14,9 +14,9 @@ from job.contract.events import CheckpointUploaded, Warned
 from job.contract.reasons import Reason
 from job.contract.recipe import Recipe
 from job.contract.records import ArtefactKind, Receipt
+from job.contract.tensors import MalformedError, inspect, is_complete
 from job.errors import JobError
 from job.patience import Patience
-from job.tensors import MalformedError, inspect, is_complete
 from job.uploads import Artefact, Vouching, Worker
 
 LOOK_SECONDS = 0.1

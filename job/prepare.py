@@ -8,11 +8,11 @@ from pathlib import Path
 from job.contract.events import Prepared
 from job.contract.manifest import Input, InputRole, RunManifest
 from job.contract.reasons import Reason
+from job.contract.tensors import MalformedError, check_start, is_complete
 from job.desk import Desk
 from job.errors import JobError
 from job.files import free_bytes, human
 from job.patience import MissingError
-from job.tensors import MalformedError, is_complete
 from job.trainers.base import ResumeFrom
 from job.transfer import fetch_verified
 from job.unpack import Zip, unpack_dataset, unpack_tree
@@ -125,7 +125,7 @@ def prepare(desk: Desk, *, checkpoints: int) -> Workplace:
     output_dir.mkdir()
     init_weights = path_of(InputRole.INIT_WEIGHTS)
     if init_weights is not None:
-        _check_safetensors(init_weights, Reason.BAD_INIT_WEIGHTS)
+        _check_start(init_weights, recipe.lora_dim)
     return Workplace(
         data_dir=data_dir,
         base_model=base,
@@ -192,14 +192,18 @@ def _base_model(path: Path) -> Zip | None:
         return Zip(path, reason=Reason.BAD_BASE_MODEL, noun="the base model")
     if path.suffix != ".safetensors":
         raise JobError(Reason.BAD_BASE_MODEL, f"{path.name} is neither a zip nor a .safetensors file")
-    _check_safetensors(path, Reason.BAD_BASE_MODEL)
-    return None
-
-
-def _check_safetensors(path: Path, reason: Reason) -> None:
     try:
         complete = is_complete(path)
     except MalformedError as error:
-        raise JobError(reason, str(error)) from None
+        raise JobError(Reason.BAD_BASE_MODEL, str(error)) from None
     if not complete:
-        raise JobError(reason, f"{path.name} is shorter than its own header says")
+        raise JobError(Reason.BAD_BASE_MODEL, f"{path.name} is shorter than its own header says")
+    return None
+
+
+def _check_start(path: Path, rank: int) -> None:
+    """Refuse a LoRA before a trainer loads gigabytes, and by its own name rather than as a bad loss."""
+    try:
+        check_start(path, rank)
+    except MalformedError as error:
+        raise JobError(Reason.BAD_INIT_WEIGHTS, str(error)) from None

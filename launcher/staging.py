@@ -24,6 +24,7 @@ from launcher.model import InputFile, RunRecord
 from launcher.plan import evaluation_plan, prompts_of_captions, prompts_of_ruler, run_spec
 from launcher.ports import Notifier, Store
 from launcher.settings import Settings, example_dir
+from launcher.weights import check_base, check_init_weights
 
 ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
 
@@ -42,7 +43,7 @@ class Source:
 def find_source(settings: Settings) -> Source:
     """Return the files that the settings name; what they leave open is the embedded example's.
 
-    Raises UsageError naming what is not there.
+    Raises UsageError naming what is not there, or is no base model, or no LoRA for this recipe.
     """
     run = settings.run
     example = example_dir() if run.training_zip is None or run.base_model is None else None
@@ -52,14 +53,13 @@ def find_source(settings: Settings) -> Source:
         init_weights=run.init_weights,
         ruler=_of(example, "ruler.json") if run.training_zip is None and run.base_model is None else None,
     )
-    if run.base_model is not None and run.base_model.is_file() and run.base_model.suffix != ".zip":
-        raise UsageError(
-            f"{run.base_model} is one file; the embedded trainer needs its configuration, too",
-            next_step="set run.base_model to a diffusers folder (unet/, vae/, text_encoder/, ...)",
-        )
     for path in (found.dataset, found.base_model, found.init_weights, found.ruler):
         if path is not None and not path.exists():
             raise UsageError(f"there is no {path}", next_step="check the path")
+    with disk_errors("the base model or the init weights cannot be read"):
+        check_base(found.base_model)
+        if found.init_weights is not None:
+            check_init_weights(found.init_weights, found.base_model, settings.recipe.lora_dim)
     return found
 
 

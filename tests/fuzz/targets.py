@@ -21,8 +21,8 @@ from job.contract.manifest import RunManifest
 from job.contract.reasons import Reason
 from job.contract.records import Claim, Heartbeat, Receipt, Scores
 from job.contract.schema import ContractError, Message, decode
+from job.contract.tensors import MalformedError, inspect, is_complete
 from job.errors import JobError
-from job.tensors import MalformedError, inspect, is_complete
 from job.unpack import Zip, unpack_dataset, unpack_tar, unpack_tree
 from launcher.dataset.checks import check, require_sound
 from launcher.dataset.packing import pack

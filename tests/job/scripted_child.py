@@ -20,7 +20,7 @@ def say(**report: object) -> None:
 
 
 def safetensors(rank: int, value: float, *, zero_up: bool = False) -> bytes:
-    floats = {"lora_te.a.lora_up.weight": (4, rank), "lora_te.a.lora_down.weight": (rank, 4)}
+    floats = {"lora_te_a.lora_up.weight": (4, rank), "lora_te_a.lora_down.weight": (rank, 4)}
     header, data = {}, b""
     for name, shape in floats.items():
         fill = 0.0 if zero_up and "lora_up" in name else value

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from job.clock import Clock
 from job.contract.manifest import SamplePrompt
 from job.contract.reasons import Reason
+from job.contract.tensors import MalformedError, inspect, is_complete, read_header
 from job.errors import JobError
 from job.evaluate.scores import score
 from job.exits import ExitCode, exit_code
@@ -24,7 +25,6 @@ from job.prepare import Room
 from job.redaction import Redactor
 from job.state import pack
 from job.telemetry import LogTail, Periodic
-from job.tensors import MalformedError, inspect, is_complete, read_header
 from job.unpack import unpack_tar
 from job.watchdog import Watchdog
 

@@ -1,5 +1,5 @@
 """Reads safetensors files with numpy: are they whole, and do they hold a LoRA that can be used? Never imports
-torch.
+torch. Part of the contract, for LoRAs go both ways: what one side accepts, the other must.
 
 Format: 8 bytes of little-endian header length, a JSON header of name → {dtype, shape, data_offsets}, then the
 data.
@@ -19,6 +19,8 @@ HEADER_BYTES_MAX = 100_000_000
 """The format's own limit."""
 _WIDTH = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
 _CHUNK_VALUES = 1 << 22
+LORA_PREFIXES = ("lora_unet_", "lora_te_")
+LORA_PARTS = {"lora_down.weight", "lora_up.weight"}
 
 
 class MalformedError(Exception):
@@ -110,6 +112,28 @@ def inspect(path: Path) -> Findings:
             elif ".lora_down." in tensor.name and tensor.shape:
                 ranks.add(tensor.shape[0])
     return Findings(tuple(not_finite), not any(ups_changed), frozenset(ranks))
+
+
+def check_start(path: Path, rank: int) -> None:
+    """Refuse a file that is no LoRA of this rank to go on from. Raises MalformedError naming it."""
+    if not is_complete(path):
+        raise MalformedError(f"{path.name} was cut short: it is smaller than its own header says")
+    header = read_header(path)
+    assert header is not None
+    layers: dict[str, set[str]] = {}
+    for tensor in header.tensors:
+        layer, _, part = tensor.name.partition(".")
+        layers.setdefault(layer, set()).add(part)
+    if not layers:
+        raise MalformedError(f"{path.name} holds no tensors")
+    for layer, parts in layers.items():
+        if not (layer.startswith(LORA_PREFIXES) and parts - {"alpha"} == LORA_PARTS):
+            raise MalformedError(f"{path.name} is no LoRA in kohya's format for SD 1.x: see its {layer}")
+    found = inspect(path)
+    if other := sorted(found.ranks - {rank}):
+        raise MalformedError(f"{path.name} has rank {other[0]}, the recipe's lora_dim is {rank}")
+    if found.not_finite:
+        raise MalformedError(f"{path.name} holds values that are not finite, in {found.not_finite[0]}")
 
 
 def _tensor(name: str, value: dict[str, Any]) -> Tensor:
