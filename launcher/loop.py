@@ -33,10 +33,19 @@ PassListener = Callable[[RunRecord, Observer, Seen], None]
 class Loop:
     """Drives one run to its end."""
 
-    def __init__(self, world: World, journal: Journal, *, on_pass: PassListener | None = None) -> None:
+    def __init__(
+        self,
+        world: World,
+        journal: Journal,
+        *,
+        on_pass: PassListener | None = None,
+        mend: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`mend` is called after a pass that failed: for a store that the launcher itself keeps running."""
         self._world = world
         self._journal = journal
         self._on_pass = on_pass
+        self._mend = mend
         self._actions = Actions(world, journal)
 
     def drive(self, run_id: str, *, until: Callable[[RunRecord], bool] = lambda _: False) -> RunRecord:
@@ -63,6 +72,7 @@ class Loop:
                     # The pod works on without us; its own deadline holds.
                     self._world.notifier.say(f"this pass failed, trying again: {error}")
                     enforcement.enforce(held.record, self._world.notifier)
+                    self._mend()
                     failures += 1
                 record = held.record
                 leaked_passes = leaked_passes + 1 if record.phase is Phase.LEAKED else 0
@@ -118,6 +128,7 @@ class Loop:
             except StorageError:
                 failures += 1
                 enforcement.enforce(held.record, self._world.notifier)
+                self._mend()
 
     def _pass(self, held: Held, observer: Observer, enforcement: Enforcement) -> None:
         self._journal.refresh(held)

@@ -22,7 +22,7 @@ def follow(place: Workplace, run_id: str, *, as_json: bool) -> int:
     """
     try:
         with showing(place.narrator) as view:
-            record = Loop(place.world, place.journal, on_pass=view.on_pass).drive(run_id)
+            record = Loop(place.world, place.journal, on_pass=view.on_pass, mend=place.mend).drive(run_id)
     except KeyboardInterrupt:
         place.narrator.say(
             f"detached: run {run_id} goes on under its deadline;"

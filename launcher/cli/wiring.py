@@ -30,6 +30,16 @@ class Workplace:
     server: EmbeddedServer | None
     """The store on loopback, where no bucket is configured."""
 
+    def mend(self) -> None:
+        """Start the embedded store again if it died under a run: nobody else would."""
+        if self.server is None or self.server.is_running():
+            return
+        try:
+            self.server.connect()
+            self.narrator.say("the local store had ended; it is started again")
+        except RetrainError as error:
+            self.narrator.say(f"the local store cannot be started again: {error}")
+
     def rest(self) -> None:
         """Let go of the embedded store; who leaves it last stops it when no run needs it any more."""
         if self.server is None:
