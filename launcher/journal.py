@@ -154,9 +154,11 @@ class Journal:
         raise StorageError(f"the record of run {record.run_id} changed on each of {CONFLICTS_MAX} writes")
 
     def refresh(self, held: Held) -> None:
-        """Take over a wish that another launcher wrote. Raises LeaseHeld when the lease was lost."""
-        theirs = self._reread(held)
-        held.record = held.record.model_copy(update={"cancel_requested": theirs.cancel_requested})
+        """Take over what the bucket holds: a wish of another launcher, a write of ours whose answer was lost.
+
+        Raises LeaseHeld when the lease was lost.
+        """
+        held.record = self._reread(held)
 
     def release(self, held: Held) -> None:
         """Give the lease back. Best effort: it runs out by itself."""
