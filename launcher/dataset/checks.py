@@ -117,7 +117,10 @@ IMAGE_CHECKS: tuple[Callable[[ImageFacts], Iterable[Finding]], ...] = (
 
 def _pairs(survey: Survey) -> Iterator[Finding]:
     dataset = survey.dataset
-    if not dataset.pairs and not dataset.images_without_caption and not dataset.captions_without_image:
+    # Where an error says why there is no pair, that there is none would only hide it.
+    explained = any(finding.severity is Severity.ERROR for finding in dataset.findings)
+    halves = dataset.images_without_caption or dataset.captions_without_image
+    if not (dataset.pairs or halves or explained):
         seen = "holds no pair of an image and a caption of the same name"
         yield error("no-pairs", "", seen, "put NAME.png beside NAME.txt")
     for file in dataset.images_without_caption:

@@ -19,6 +19,17 @@ SIDE_MAX = 16_384
 PIXELS_MAX = 2**26
 FORMATS = {"PNG": {".png"}, "JPEG": {".jpg", ".jpeg"}, "WEBP": {".webp"}, "BMP": {".bmp"}}
 """Formats that are decoded at all, with their suffixes."""
+_OTHER_FORMATS = (
+    (0, b"GIF8", "GIF"),
+    (0, b"II*\0", "TIFF"),
+    (0, b"MM\0*", "TIFF"),
+    (0, b"8BPS", "Photoshop"),
+    (0, b"\xff\x0a", "JPEG XL"),
+    (4, b"ftyphei", "HEIC"),
+    (4, b"ftypmif1", "HEIF"),
+    (4, b"ftypavif", "AVIF"),
+)
+"""Offset, bytes there, and what they say of a file that was named after another format."""
 _PNG_HEADER = struct.Struct(">8s4x4s8xB")
 _EXIF_ORIENTATION = 0x0112
 
@@ -59,7 +70,16 @@ def look(dataset: Dataset, pair: Pair) -> ImageFacts | Finding:
     except Image.DecompressionBombError:
         return error("image-too-large", file, "has too many pixels", f"scale it to at most {SIDE_MAX} a side")
     except Exception:  # noqa: BLE001 - Pillow's parsers let through whatever they stumble over
-        return error("image-unreadable", file, "is no image or was cut short", "export it again")
+        return _unreadable(file, data)
+
+
+def _unreadable(file: str, data: bytes) -> Finding:
+    for offset, magic, name in _OTHER_FORMATS:
+        if data.startswith(magic, offset):
+            return error(
+                "image-format", file, f"is {name} inside, which trainers do not read", "export it as PNG"
+            )
+    return error("image-unreadable", file, "is no image or was cut short", "export it again")
 
 
 def _too_large(file: str, image: Image.Image) -> Finding | None:

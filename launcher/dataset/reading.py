@@ -18,6 +18,8 @@ from launcher.errors import DatasetError
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp"})
 """What both trainers open."""
+OTHER_PICTURES = frozenset({".avif", ".gif", ".heic", ".heif", ".jxl", ".psd", ".svg", ".tif", ".tiff"})
+"""What people take for an image of a data set, and no trainer opens."""
 CAPTION_BYTES_MAX = 64 * 2**10
 CAPTIONS_BYTES_MAX = 64 * 2**20
 STEM_BYTES_MAX = 180
@@ -101,6 +103,11 @@ def _pair_up(path: Path, source: Source, caption_extension: str) -> Dataset:
     findings = list(source.refused)
     findings += _collisions(images.values(), "image")
     findings += _collisions(captions.values(), "caption")
+    mistaken = _mistaken(source, foreign, caption_extension)
+    bare = [key for key in sorted(images.keys() - captions.keys()) if key not in mistaken]
+    idle = [key for key in sorted(captions.keys() - images.keys()) if key not in mistaken]
+    taken = [mistaken[key] for key in sorted((images.keys() ^ captions.keys()) & mistaken.keys())]
+    findings += taken
     pairs: list[Pair] = []
     held = 0
     for key in sorted(images.keys() & captions.keys()):
@@ -120,16 +127,30 @@ def _pair_up(path: Path, source: Source, caption_extension: str) -> Dataset:
     return Dataset(
         path=path,
         pairs=tuple(pairs),
-        images_without_caption=tuple(
-            e.path for key in sorted(images.keys() - captions.keys()) for e in images[key]
-        ),
-        captions_without_image=tuple(
-            e.path for key in sorted(captions.keys() - images.keys()) for e in captions[key]
-        ),
-        foreign=tuple(foreign),
+        images_without_caption=tuple(e.path for key in bare for e in images[key]),
+        captions_without_image=tuple(e.path for key in idle for e in captions[key]),
+        foreign=tuple(path for path in foreign if path not in {finding.file for finding in taken}),
         findings=tuple(findings),
         _source=source,
     )
+
+
+def _mistaken(source: Source, foreign: Iterable[str], caption_extension: str) -> dict[str, Finding]:
+    """Return, by name, what was meant for the missing half of a pair and cannot be it."""
+    found: dict[str, Finding] = {}
+    for path in foreign:
+        name = PurePosixPath(path)
+        if name.suffix.lower() in OTHER_PICTURES:
+            seen = "is of a format that trainers do not read"
+            found[name_key(_safe(name.stem))] = error("image-format", path, seen, "export it as PNG")
+    for path in source.folders:
+        name = PurePosixPath(path)
+        if name.suffix.lower() in IMAGE_SUFFIXES | {caption_extension}:
+            seen = "is a folder where a file is expected"
+            found[name_key(_safe(name.stem))] = error(
+                "folder-for-file", path, seen, "put the file of this name in its place"
+            )
+    return found
 
 
 def _pair(source: Source, image: Entry, caption: Entry) -> Pair | Finding:

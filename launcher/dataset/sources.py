@@ -65,6 +65,11 @@ class Source(Protocol):
         ...
 
     @property
+    def folders(self) -> tuple[str, ...]:
+        """The paths of folders, as far as the package lists them."""
+        ...
+
+    @property
     def refused(self) -> tuple[Finding, ...]:
         """Every file that may not."""
         ...
@@ -132,14 +137,20 @@ class _Zip:
             )
         self._infos: dict[str, zipfile.ZipInfo] = {}
         refused: list[Finding] = []
+        folders: list[str] = []
         for info in infos:
             name = info.filename.replace("\\", "/")
             problem = _judge(name, info.external_attr >> 16, info.file_size) or self._problem(info, name)
             if problem is not None:
                 refused.append(problem)
-            elif not name.endswith("/") and not is_clutter(name):
+            elif is_clutter(name):
+                continue
+            elif name.endswith("/"):
+                folders.append(name.rstrip("/"))
+            else:
                 self._infos[name] = info
         self.entries = tuple(Entry(name, self._infos[name].file_size) for name in sorted(self._infos))
+        self.folders = tuple(folders)
         self.refused = tuple(refused)
 
     def _problem(self, info: zipfile.ZipInfo, name: str) -> Finding | None:
@@ -168,17 +179,21 @@ class _Folder:
         self._path = path
         entries: list[Entry] = []
         refused: list[Finding] = []
+        folders: list[str] = []
         for file in _files(path):
             name = file.relative_to(path).as_posix()
             status = file.lstat()
             problem = _judge(name, status.st_mode, status.st_size)
-            if problem is None:
-                entries.append(Entry(name, status.st_size))
-            else:
+            if problem is not None:
                 refused.append(problem)
-            if len(entries) + len(refused) > ENTRIES_MAX:
+            elif stat.S_ISDIR(status.st_mode):
+                folders.append(name)
+            else:
+                entries.append(Entry(name, status.st_size))
+            if len(entries) + len(refused) + len(folders) > ENTRIES_MAX:
                 raise _too_many(path)
         self.entries = tuple(sorted(entries, key=lambda entry: entry.path))
+        self.folders = tuple(sorted(folders))
         self.refused = tuple(refused)
 
     def read(self, entry: Entry) -> bytes:
@@ -197,13 +212,14 @@ class _Folder:
 
 
 def _files(folder: Path) -> Iterator[Path]:
+    """Yield what is below a folder, folders among it, links not followed, clutter left out."""
+
     def refuse(exc: OSError) -> None:
         raise _unreadable(Path(exc.filename), exc) from exc
 
     for parent, folders, files in os.walk(folder, onerror=refuse):
         folders[:] = [name for name in folders if not is_clutter(name)]
-        links = [name for name in folders if (Path(parent) / name).is_symlink()]
-        for name in sorted([*files, *links]):
+        for name in sorted([*files, *folders]):
             if not is_clutter(name):
                 yield Path(parent) / name
 

@@ -51,7 +51,7 @@ def raw_zip(members: Iterable[Member]) -> bytes:
         tail = struct.pack("<HHHLL", 0, 0, 0, member.mode << 16, at)
         directory += b"PK\x01\x02" + struct.pack("<BB", 20, _UNIX) + head + tail + member.name
         count += 1
-    end = struct.pack("<HHHHLLH", 0, 0, count, count, len(directory), len(body), 0)
+    end = struct.pack("<HHHHLLH", 0, 0, min(count, 0xFFFF), min(count, 0xFFFF), len(directory), len(body), 0)
     return bytes(body + directory + b"PK\x05\x06" + end)
 
 

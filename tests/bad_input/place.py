@@ -1,0 +1,111 @@
+"""A folder in which retrain is used, in this process, and what must not be left in it."""
+
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+
+from job.contract import keys
+from job.contract.manifest import POD_ID_VARIABLE
+from launcher.cli.root import execute
+from launcher.storage.s3 import S3Store
+from launcher.storage.s3_config import S3Config
+
+NEVER_SAID = ("Traceback", "a bug in retrain", "X-Amz-Signature")
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a command answered."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def text(self) -> str:
+        """All of it."""
+        return self.out + self.err
+
+    def assert_refused(self, code: int, words: tuple[str, ...]) -> None:
+        """One sentence with all the words, one next step, the exit code, nothing on stdout."""
+        assert self.code == code, self
+        complaint = [line for line in self.err.splitlines() if line.startswith("retrain: ")]
+        assert len(complaint) == 1, self.err
+        assert "\n  next: " in self.err, self.err
+        for word in words:
+            assert word in self.err[self.err.index(complaint[0]) :], (word, self.err)
+        assert self.out == ""
+
+
+@dataclass
+class Place:
+    """The working directory of a test, and the bucket that its commands use where it has one."""
+
+    folder: Path
+    config: S3Config
+    capture: pytest.CaptureFixture[str]
+    patch: pytest.MonkeyPatch
+
+    def setenv(self, **variables: str) -> None:
+        """Set variables of the environment."""
+        for name, value in variables.items():
+            self.patch.setenv(name, value)
+
+    def use_bucket(self, **changes: str) -> None:
+        """Let commands use the shared server, with a prefix of this test's own, or what is given instead."""
+        told = {
+            "bucket": self.config.bucket,
+            "endpoint_url": self.config.endpoint_url or "",
+            "access_key": self.config.access_key,
+            "secret_key": self.config.secret_key,
+            "prefix": self.config.prefix,
+        }
+        self.setenv(
+            **{f"RETRAIN_STORAGE__{name.upper()}": value for name, value in {**told, **changes}.items()}
+        )
+
+    def file(self, name: str, data: bytes | str = b"") -> Path:
+        """Write a file."""
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data.encode() if isinstance(data, str) else data)
+        return path
+
+    def retrain(self, *arguments: str) -> Said:
+        """Run a command."""
+        self.capture.readouterr()
+        code = execute(arguments)
+        said = Said(code, *self.capture.readouterr())
+        for word in NEVER_SAID:
+            assert word not in said.text, said.text
+        return said
+
+    def files(self) -> set[str]:
+        """Return every file there is."""
+        return {str(path.relative_to(self.folder)) for path in self.folder.rglob("*") if not path.is_dir()}
+
+    def assert_nothing_left(self, before: set[str]) -> None:
+        """No new file, no process or thread, nothing in the bucket: no input, no record, no name taken."""
+        assert self.files() == before
+        assert _pods_below(self.folder) == []
+        assert [thread.name for thread in threading.enumerate() if thread.name in ("uploads", "state")] == []
+        assert [item.key for item in S3Store(self.config).list("")] == []
+
+    def assert_no_run_is_open(self) -> None:
+        """No record, no name that blocks the next run."""
+        store = S3Store(self.config)
+        assert not store.list(keys.RECORDS_PREFIX) and not store.list(keys.NAMES_PREFIX)
+
+
+def _pods_below(folder: Path) -> list[int]:
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if POD_ID_VARIABLE in process.environ() and process.cwd().startswith(str(folder)):
+                found.append(process.pid)
+        except (psutil.Error, OSError):
+            continue
+    return found
