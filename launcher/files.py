@@ -61,6 +61,40 @@ def sha256_of(path: Path, *, beat: Callable[[], None] = lambda: None) -> str:
     return digest.hexdigest()
 
 
+class GrowingHash:
+    """The SHA-256 of a file that is still being written, so that it need not be read again at its end."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._digest = hashlib.sha256()
+        self._file: IO[bytes] | None = None
+        self.bytes = 0
+        """How many are hashed."""
+
+    def follow(self, *, until: int | None = None, beat: Callable[[], None] = lambda: None) -> None:
+        """Hash what the file holds by now, or of it no more than its first `until` bytes.
+
+        `beat` is called all along. Raises OSError.
+        """
+        if self._file is None:
+            self._file = self._path.open("rb", buffering=0)
+        while chunk := self._file.read(
+            CHUNK_BYTES if until is None else min(CHUNK_BYTES, until - self.bytes)
+        ):
+            self._digest.update(chunk)
+            self.bytes += len(chunk)
+            beat()
+
+    def hexdigest(self) -> str:
+        """Return the SHA-256 of what is hashed."""
+        return self._digest.hexdigest()
+
+    def close(self) -> None:
+        """Let go of the file."""
+        if self._file is not None:
+            self._file.close()
+
+
 def sync(path: Path) -> None:
     """Make a file's content, or a folder's names, survive a power cut. Raises OSError."""
     handle = os.open(path, os.O_RDONLY)

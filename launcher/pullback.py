@@ -14,7 +14,7 @@ from pathlib import Path
 
 from job.contract.records import Receipt
 from launcher.errors import IntegrityError, LocalDiskError, ObjectMissing
-from launcher.files import disk_errors, sha256_of, sync
+from launcher.files import GrowingHash, disk_errors, sync
 from launcher.locking import FileLock
 from launcher.ports import Store
 from launcher.pulse import pulsed
@@ -25,6 +25,8 @@ LOCK_SECONDS = 10.0
 """How long another retrain that fetches the very same file is waited for: less than a lease lasts."""
 BEAT_SECONDS = 2.0
 """The longest silence towards `on_bytes`."""
+SYNC_BYTES = 32 << 20
+"""After so many the disk is made to write, so that little is left to wait for at the end."""
 FREE_BYTES_MIN = 64 << 20
 """Left free beyond the file itself."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,150}")
@@ -82,9 +84,9 @@ class PullBack:
         if have > receipt.bytes:
             have = 0
         try:
-            self._complete(key, receipt, part, have)
-            found = sha256_of(part, beat=partial(self._beat, part.stem))
-            size = part.stat().st_size
+            with closing(GrowingHash(part)) as hashed:
+                self._complete(key, receipt, part, have, hashed)
+                found, size = hashed.hexdigest(), hashed.bytes
             if (found, size) != (receipt.sha256, receipt.bytes):
                 raise IntegrityError(
                     f"{part.stem} is not what its receipt says: SHA-256 {found} of {size} bytes instead of "
@@ -95,9 +97,14 @@ class PullBack:
             part.unlink(missing_ok=True)
             raise
 
-    def _complete(self, key: str, receipt: Receipt, part: Path, have: int) -> None:
+    def _complete(self, key: str, receipt: Receipt, part: Path, have: int, hashed: GrowingHash) -> None:
+        """Bring what is missing of `part`; hash what the file holds, while more of it comes."""
         self._check_space(receipt.bytes - have, part.name)
+        beat = partial(self._beat, part.stem)
+        if have:
+            hashed.follow(until=have, beat=beat)
         if have < receipt.bytes or have == 0:
+            synced = have
             download = partial(self._store.download, key, part, offset=have)
             with closing(pulsed(download, seconds=BEAT_SECONDS)) as counts:
                 for count in counts:
@@ -105,6 +112,12 @@ class PullBack:
                     self._tell(part.stem, count)
                     if have > receipt.bytes:
                         break
+                    if count:
+                        hashed.follow(beat=beat)
+                    if have - synced >= SYNC_BYTES:
+                        sync(part)
+                        synced = have
+        hashed.follow(beat=beat)
 
     def _tell(self, name: str, count: int) -> None:
         self._on_bytes(name, count)

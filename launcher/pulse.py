@@ -5,17 +5,19 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from queue import Empty, Queue
 
+AHEAD = 8
+"""Items that may wait for the caller, which hashes and syncs meanwhile."""
 _END_POLL_SECONDS = 0.05
 
 
 def pulsed(start: Callable[[], Iterator[int]], *, seconds: float) -> Generator[int]:
     """Yield the counts of the iterator that `start` makes, and 0 whenever `seconds` pass without one.
 
-    The iterator runs in a thread of its own, at most two items ahead. Its error is raised here. Closing this
+    The iterator runs in a thread of its own, a few items ahead. Its error is raised here. Closing this
     generator ends the thread at the iterator's next item and waits for that: when it returns, nothing works
     on behind the caller's back.
     """
-    results: Queue[int | BaseException] = Queue(maxsize=1)
+    results: Queue[int | BaseException] = Queue(maxsize=AHEAD)
     stopped = threading.Event()
 
     def work() -> None:
@@ -54,4 +56,6 @@ def pulsed(start: Callable[[], Iterator[int]], *, seconds: float) -> Generator[i
         stopped.set()
         while worker.is_alive():
             with suppress(Empty):
-                results.get(timeout=_END_POLL_SECONDS)
+                while True:
+                    results.get_nowait()
+            worker.join(_END_POLL_SECONDS)

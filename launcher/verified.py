@@ -9,17 +9,17 @@ from contextlib import suppress
 from pathlib import Path
 
 from job.contract.records import Receipt
-from launcher.files import sha256_of, write_atomically
+from launcher.files import sha256_of
 
-RECORD_NAME = ".verified.json"
+RECORD_NAME = ".verified.jsonl"
 _Stamp = list[int | str]
 
 
 class Verified:
     """The files of one folder.
 
-    Which of them was verified is kept in `.verified.json` with size and time of change, so that a pass over a
-    hundred checkpoints hashes none of them again. That record only saves work: losing it costs a hash.
+    Which of them was verified is kept in `.verified.jsonl` with size and time of change, so that a pass over
+    a hundred checkpoints hashes none of them again. That record only saves work: losing it costs a hash.
     """
 
     def __init__(self, folder: Path, *, beat: Callable[[], None] = lambda: None) -> None:
@@ -48,16 +48,22 @@ class Verified:
     def remember(self, name: str, receipt: Receipt) -> None:
         """Note that the file of this name was just seen to be what the receipt says."""
         with suppress(OSError):
-            # Read anew: another run may have brought files into this folder meanwhile.
-            self._record = {**self._read(), name: _stamp(self._folder / name, receipt.sha256)}
-            write_atomically(self._folder / RECORD_NAME, json.dumps(self._record, indent=0).encode())
+            stamp = _stamp(self._folder / name, receipt.sha256)
+            if self._record is not None:
+                self._record[name] = stamp
+            # One line at the end, at once: others may be bringing files into this folder now. Not synced.
+            with (self._folder / RECORD_NAME).open("ab", buffering=0) as record:
+                record.write(json.dumps([name, *stamp]).encode() + b"\n")
 
     def _read(self) -> dict[str, _Stamp]:
-        try:
-            read = json.loads((self._folder / RECORD_NAME).read_bytes())
-        except (OSError, ValueError):
-            return {}
-        return read if isinstance(read, dict) else {}
+        """Return the last line of each name; what is no such line was cut off, and costs a hash."""
+        found: dict[str, _Stamp] = {}
+        with suppress(OSError):
+            for line in (self._folder / RECORD_NAME).read_bytes().splitlines():
+                with suppress(ValueError, TypeError):
+                    name, *stamp = json.loads(line)
+                    found[str(name)] = stamp
+        return found
 
 
 def _stamp(path: Path, sha256: str) -> _Stamp:

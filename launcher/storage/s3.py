@@ -5,6 +5,7 @@ Knows boto3 and the Store Protocol; keys and contents mean nothing to it.
 
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -17,21 +18,17 @@ from pydantic import SecretStr
 from urllib3.exceptions import HTTPError
 
 from job.contract.manifest import Link
-from launcher.errors import IntegrityError, ObjectMissing, StorageError
+from launcher.errors import ObjectMissing, StorageError
 from launcher.ports import Stored
 from launcher.storage.s3_config import S3Config
-from launcher.storage.s3_errors import is_skewed, status_of, translate, was_resent
+from launcher.storage.s3_errors import is_skewed, translate, was_resent
+from launcher.storage.s3_reading import Reading
 
 LINK_SECONDS_MAX = 7 * 24 * 3600
 """What SigV4 allows a presigned URL."""
-CHUNK_BYTES = 1 << 20
 PART_BYTES = 16 << 20
 PARTS_AT_ONCE = 4
 """Memory of an upload stays below PART_BYTES × PARTS_AT_ONCE = 64 MiB."""
-RESUMES = 5
-"""Of a download that breaks off, as long as none of them brings a byte."""
-RESUME_SECONDS = 1.0
-_RANGE_NOT_SATISFIABLE = 416
 _AWS = (BotoCoreError, ClientError, HTTPError)
 """botocore lets some of urllib3's errors through while a body is read."""
 
@@ -128,9 +125,9 @@ class S3Store:
     def download(self, key: str, path: Path, *, offset: int = 0) -> Iterator[int]:
         """Append the object's content from byte `offset` on to `path`; yield bytes written as they come.
 
-        What `path` holds beyond `offset` is cut off. A broken connection is taken up where it was, pinned
-        to the ETag of the first answer: an object that changes meanwhile, or holds fewer than `offset` bytes,
-        is an IntegrityError, never a mixture.
+        What `path` holds beyond `offset` is cut off. Large objects come in parallel ranges, in order. What
+        breaks off is taken up where it was, pinned to the ETag of the first answer: an object that changes
+        meanwhile, or holds fewer than `offset` bytes, is an IntegrityError, never a mixture.
         Nothing pins one call to the next: verify what several put together. Raises ObjectMissing, and OSError
         for the local disk.
         """
@@ -138,23 +135,12 @@ class S3Store:
             if file.tell() < offset:
                 raise ValueError(f"{path.name} holds fewer than {offset} bytes")
             file.truncate(offset)
-            position, etag, resumes = offset, None, 0
-            while True:
-                try:
-                    etag, body = self._open(key, position, etag)
-                    while chunk := body.read(CHUNK_BYTES) if body is not None else b"":
-                        file.write(chunk)
-                        position += len(chunk)
-                        resumes = 0
-                        yield len(chunk)
-                    return
-                except _AWS as exc:
-                    error = translate(exc, self.config, doing=f"read {key}")
-                    # An answer with a status is final; before the first one botocore has tried again itself.
-                    if isinstance(exc, ClientError) or etag is None or resumes >= RESUMES:
-                        raise error from exc
-                    resumes += 1
-                    time.sleep(RESUME_SECONDS * resumes)
+            with closing(Reading(self._client, self.config, key).chunks(offset)) as chunks:
+                for chunk in chunks:
+                    file.write(chunk)
+                    # Who is told of bytes finds them in the file.
+                    file.flush()
+                    yield len(chunk)
 
     def now(self) -> datetime:
         """Return the time by the store's clock in whole seconds: the `Date` of a list of one key."""
@@ -197,32 +183,6 @@ class S3Store:
         )
         # The signature counts from a clock reading of its own: the URL itself says what holds.
         return Link(url=SecretStr(url), expires_at=min(end_of(url), until))
-
-    def _open(self, key: str, position: int, etag: str | None) -> tuple[str, Any]:
-        """Ask for the bytes from `position` on; no body when there are none left."""
-        pin: dict[str, Any] = {"IfMatch": etag} if etag is not None else {}
-        if position:
-            pin["Range"] = f"bytes={position}-"
-        try:
-            answer = self._client.get_object(Bucket=self.config.bucket, Key=self._full(key), **pin)
-        except ClientError as exc:
-            if status_of(exc) == _RANGE_NOT_SATISFIABLE:
-                return self._at_the_end(key, position, etag), None
-            if etag is not None and status_of(exc) in (404, 412):
-                raise IntegrityError(
-                    f"{key} changed while it was read.", next_step="Read it again from the start."
-                ) from exc
-            raise
-        return answer["ETag"], answer["Body"]
-
-    def _at_the_end(self, key: str, position: int, etag: str | None) -> str:
-        head = self._client.head_object(Bucket=self.config.bucket, Key=self._full(key))
-        if head["ContentLength"] != position or etag not in (None, head["ETag"]):
-            raise IntegrityError(
-                f"{key} has {head['ContentLength']} bytes, fewer than were read before.",
-                next_step="Read it again from the start.",
-            )
-        return head["ETag"]
 
     def _etag_if_holds(self, key: str, data: bytes) -> str | None:
         try:

@@ -261,7 +261,7 @@ def test_what_lies_on_another_machine_is_not_here(house: House, tmp_path: Path) 
 
 def test_a_file_that_cannot_be_read_is_not_here(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     house.bring(house.receipt(b"epoch 2"))
-    (house.home.models_dir / ".verified.json").unlink()
+    (house.home.models_dir / ".verified.jsonl").unlink()
 
     def broken(*_: object, **__: object) -> str:
         raise OSError(errno.EIO, "Input/output error")

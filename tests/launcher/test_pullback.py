@@ -22,6 +22,7 @@ from launcher.errors import IntegrityError, LeaseHeld, LocalDiskError, ObjectMis
 from launcher.locking import FileLock
 from launcher.ports import Store
 from launcher.pullback import PullBack, file_name
+from launcher.verified import Verified
 from tests.fakes.store import FakeStore
 
 KEY = "runs/r/attempts/1/checkpoints/lora-000002.safetensors"
@@ -89,7 +90,7 @@ def test_what_is_there_is_not_fetched_again_nor_hashed(
 @pytest.mark.parametrize("record", ["", "[]", '{"x": 1}'])
 def test_a_lost_record_costs_a_hash_and_no_download(store: FakeStore, home: Path, record: str) -> None:
     PullBack(store, home).pull(KEY, receipt())
-    (home / ".verified.json").write_text(record)
+    (home / ".verified.jsonl").write_text(record)
     PullBack(store, home).pull(KEY, receipt())
     assert store.calls["download"] == 1
 
@@ -281,7 +282,7 @@ def test_two_runs_fetch_into_one_folder_at_once(store: FakeStore, home: Path) ->
     for name in visible(home):
         PullBack(store, home).pull(KEY, receipt(), name=name)
     assert "download" not in store.calls
-    assert {path.name for path in home.iterdir()} == {NAME, "other.safetensors", ".verified.json"}
+    assert {path.name for path in home.iterdir()} == {NAME, "other.safetensors", ".verified.jsonl"}
 
 
 class _SlowStore(FakeStore):
@@ -308,14 +309,14 @@ def test_a_slow_download_gives_signs_of_life(home: Path, monkeypatch: pytest.Mon
 
 def test_hashing_gives_signs_of_life(store: FakeStore, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     PullBack(store, home).pull(KEY, receipt())
-    (home / ".verified.json").unlink()
+    (home / ".verified.jsonl").unlink()
     monkeypatch.setattr(pullback, "BEAT_SECONDS", 0.0)
     came: list[tuple[str, int]] = []
     PullBack(store, home, on_bytes=lambda name, count: came.append((name, count))).pull(KEY, receipt())
     assert came == [(NAME, 0)]
 
 
-@pytest.mark.parametrize("store", [FakeStore(chunk_bytes=1000), _SlowStore(chunk_bytes=1000)])
+@pytest.mark.parametrize("store", [FakeStore(chunk_bytes=100), _SlowStore(chunk_bytes=1000)])
 def test_who_is_told_may_end_it_and_it_goes_on_later(
     store: FakeStore, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -339,14 +340,28 @@ def test_who_is_told_may_end_it_and_it_goes_on_later(
     assert sum(counts) == len(CONTENT) - len(left)
 
 
-def test_a_note_that_cannot_be_kept_loses_no_file(
-    store: FakeStore, home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr("launcher.verified.write_atomically", full)
+def test_a_note_that_cannot_be_kept_loses_no_file(store: FakeStore, home: Path) -> None:
+    (home / ".verified.jsonl").mkdir(parents=True)
     assert PullBack(store, home).pull(KEY, receipt()).read_bytes() == CONTENT
+
+
+def test_a_note_that_was_cut_off_costs_a_hash_and_no_download(store: FakeStore, home: Path) -> None:
+    PullBack(store, home).pull(KEY, receipt())
+    record = home / ".verified.jsonl"
+    record.write_bytes(record.read_bytes()[:-20])
+    assert Verified(home).holds(NAME, receipt())
+    assert store.calls["download"] == 1
+
+
+def test_what_another_run_noted_stays_noted(store: FakeStore, home: Path) -> None:
+    ours, theirs = Verified(home), Verified(home)
+    for name in ("one", "two"):
+        PullBack(store, home).pull(KEY, receipt(), name=name)
+    (home / ".verified.jsonl").unlink()
+    for verified, name in ((ours, "one"), (theirs, "two"), (ours, "one")):
+        verified.remember(name, receipt())
+    fails = Verified(home, beat=lambda: pytest.fail("hashed again"))
+    assert fails.holds("one", receipt()) and fails.holds("two", receipt())
 
 
 def test_nothing_is_named_before_it_is_on_the_disk(

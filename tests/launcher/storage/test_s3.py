@@ -2,6 +2,7 @@
 
 import secrets
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -13,7 +14,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from launcher.errors import IntegrityError, PreconditionFailed, StorageError, UsageError
-from launcher.storage import s3
+from launcher.storage import s3_reading
 from launcher.storage.s3 import S3Store, end_of
 from launcher.storage.s3_config import S3Config, is_loopback
 from launcher.storage.s3_errors import translate
@@ -100,15 +101,66 @@ def test_a_plain_refusal_is_not_read_back(proxied: S3Store, proxy: LossyProxy) -
 def test_a_broken_download_goes_on_by_itself(
     proxied: S3Store, proxy: LossyProxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(s3, "RESUME_SECONDS", 0.0)
+    monkeypatch.setattr(s3_reading, "RESUME_SECONDS", 0.0)
     content = secrets.token_bytes(3 << 20)
     proxied.put("file", content)
     proxy.cut_bodies = 3
     assert sum(proxied.download("file", tmp_path / "file")) == len(content)
     assert (tmp_path / "file").read_bytes() == content
     gets = [headers for method, headers in proxy.requests if method == "GET"]
-    assert ["Range" in headers for headers in gets] == [False, True, True, True]
+    assert gets[0]["Range"].startswith("bytes=0-")
+    assert len({headers["Range"] for headers in gets}) == 4
     assert ["If-Match" in headers for headers in gets] == [False, True, True, True]
+
+
+@pytest.fixture
+def small_ranges(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(s3_reading, "RANGE_BYTES", 100_000)
+    monkeypatch.setattr(s3_reading, "CHUNK_BYTES", 30_000)
+    monkeypatch.setattr(s3_reading, "RESUME_SECONDS", 0.0)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("small_ranges")
+@pytest.mark.parametrize("cuts", [0, 1, 7])
+@pytest.mark.parametrize("offset", [0, 99_999, 1_234_567])
+def test_ranges_that_break_off_are_put_together_in_order(
+    proxied: S3Store, proxy: LossyProxy, tmp_path: Path, cuts: int, offset: int
+) -> None:
+    content = secrets.token_bytes(1_250_000)
+    proxied.put("file", content)
+    (tmp_path / "file").write_bytes(content[:offset])
+    proxy.cut_bodies = cuts
+    assert sum(proxied.download("file", tmp_path / "file", offset=offset)) == len(content) - offset
+    assert (tmp_path / "file").read_bytes() == content
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("small_ranges")
+def test_who_stops_half_way_has_a_beginning_and_no_thread(proxied: S3Store, tmp_path: Path) -> None:
+    content = secrets.token_bytes(1_250_000)
+    proxied.put("file", content)
+    counts = proxied.download("file", tmp_path / "file")
+    came = sum(next(counts) for _ in range(15))
+    counts.close()  # type: ignore[attr-defined]
+    assert content.startswith((tmp_path / "file").read_bytes())
+    assert (tmp_path / "file").stat().st_size == came
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("range")]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("small_ranges")
+def test_an_object_that_changes_between_two_ranges_is_never_mixed(
+    proxied: S3Store, embedded_store: S3Store, tmp_path: Path
+) -> None:
+    content = secrets.token_bytes(1_250_000)
+    proxied.put("file", content)
+    counts = proxied.download("file", tmp_path / "file")
+    next(counts)
+    embedded_store.put("file", bytes(len(content)))
+    with pytest.raises(IntegrityError, match="changed while it was read"):
+        list(counts)
+    assert content.startswith((tmp_path / "file").read_bytes())
 
 
 @pytest.mark.slow
@@ -119,7 +171,7 @@ def test_an_object_that_changes_half_way_is_never_mixed(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(s3, "RESUME_SECONDS", 0.0)
+    monkeypatch.setattr(s3_reading, "RESUME_SECONDS", 0.0)
     proxied.put("file", b"a" * 10_000)
     proxy.cut_bodies = 1
     proxy.before_answer = lambda: embedded_store.put("file", b"b" * 10_000)
@@ -131,12 +183,12 @@ def test_an_object_that_changes_half_way_is_never_mixed(
 def test_a_download_gives_up_in_the_end(
     proxied: S3Store, proxy: LossyProxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(s3, "RESUME_SECONDS", 0.0)
+    monkeypatch.setattr(s3_reading, "RESUME_SECONDS", 0.0)
     proxied.put("file", b"x")
     proxy.cut_bodies = 100
     with pytest.raises(StorageError, match="cannot be reached; could not read file"):
         list(proxied.download("file", tmp_path / "file"))
-    assert 100 - proxy.cut_bodies == 1 + s3.RESUMES
+    assert 100 - proxy.cut_bodies == 1 + s3_reading.RESUMES
 
 
 @pytest.mark.slow
