@@ -19,7 +19,7 @@ from launcher.errors import IntegrityError, LocalDiskError
 from launcher.files import chunks, disk_errors, replacing, write_atomically
 from launcher.model import Brought, RunRecord
 from launcher.ports import Store
-from launcher.pullback import PullBack
+from launcher.pullback import FREE_BYTES_MIN, PullBack
 from launcher.unpacking import unpack
 from launcher.verified import Verified
 
@@ -40,6 +40,24 @@ class Home:
     def selected(self, output_name: str) -> Path:
         """Return the path of the selected checkpoint."""
         return self.models_dir / f"{output_name}.safetensors"
+
+    def check(self) -> None:
+        """Find out, before anything is spent, whether results can be kept; leaves nothing behind.
+
+        Raises LocalDiskError.
+        """
+        folder = self.models_dir
+        while not folder.exists():
+            folder = folder.parent
+        with disk_errors(f"results cannot be kept in {self.models_dir}"):
+            with tempfile.TemporaryFile(dir=folder):
+                free = shutil.disk_usage(folder).free
+            if free < FREE_BYTES_MIN:
+                raise LocalDiskError(
+                    f"results cannot be kept in {self.models_dir}: {free >> 20} MiB are free on its disk, "
+                    f"{FREE_BYTES_MIN >> 20} MiB at least are needed.",
+                    next_step="Make room, or set run.models_dir to another disk.",
+                )
 
     def scratch(self) -> Path:
         """Return a folder for passing files, made if it is not there. Raises LocalDiskError."""

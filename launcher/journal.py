@@ -93,7 +93,7 @@ class Journal:
             data, _ = self._store.get(keys.name_lock_key(name))
         except ObjectMissing:
             return False
-        return not self._is_over(_lock_content(data), name)
+        return not self._is_over(_lock_content(data, name), name)
 
     def create(self, record: RunRecord, *, prepare: Callable[[], None] = lambda: None) -> Held:
         """Write a new run, under this launcher's lease from the first moment.
@@ -193,7 +193,7 @@ class Journal:
             return
         except PreconditionFailed:
             data, etag = self._store.get(key)
-        other = _lock_content(data)
+        other = _lock_content(data, name)
         if other == record.run_id:
             return
         if not self._is_over(other, name):
@@ -245,11 +245,14 @@ class Journal:
         return record.model_copy(update={"lease": Lease(holder=self._holder, until=until)})
 
 
-def _lock_content(data: bytes) -> str:
+def _lock_content(data: bytes, name: str) -> str:
     try:
         return str(json.loads(data)["run_id"])
     except (ValueError, KeyError, TypeError) as error:
-        raise StorageError("a name lock in the bucket cannot be read") from error
+        raise StorageError(
+            f"the lock on the output name {name} cannot be read: {keys.name_lock_key(name)} in the bucket",
+            next_step="where no run of that name is open, delete that object; else choose another output name",
+        ) from error
 
 
 def _who(holder: str) -> str:

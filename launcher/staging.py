@@ -69,8 +69,10 @@ def stage(
     """Bring everything a run needs into the bucket and return its record, not yet written.
 
     `now` is the store's time, `place` the provider's.
-    Raises DatasetError when the data cannot be trained, BudgetError when the cap leaves no time.
+    Raises DatasetError when the data cannot be trained, BudgetError when the cap leaves no time,
+    LocalDiskError when the results could not be kept.
     """
+    home.check()
     source = find_source(settings)
     if settings.run.training_zip is not None and settings.run.base_model is None:
         notifier.say(

@@ -20,6 +20,8 @@ def command(*, as_json: bool, detach: bool, flags: SettingsFlags) -> int:
     from launcher.errors import UsageError
     from launcher.loop import Loop
     from launcher.staging import stage
+    from launcher.storage.probe import require_conditions
+    from launcher.storage.s3 import S3Store
 
     settings = flags.load()
     narrator = Narrator()
@@ -31,6 +33,10 @@ def command(*, as_json: bool, detach: bool, flags: SettingsFlags) -> int:
                 next_step="follow it with `retrain attach`, end it with `retrain cancel`, or rename yours",
             )
         world = place.world
+        if place.server is None:
+            # The embedded store is known to keep them; of a bucket of the user's nobody knows yet.
+            assert isinstance(world.store, S3Store)
+            require_conditions(world.store)
         record = stage(
             settings, world.store, world.home, narrator, now=world.store.now(), place=world.pods.place
         )

@@ -69,6 +69,30 @@ def probe(store: S3Store) -> list[Finding]:
     return findings
 
 
+def require_conditions(store: S3Store) -> None:
+    """Refuse a store on which two launchers, or two pods, could both believe to be alone. Four requests.
+
+    Raises StorageError. Leaves nothing behind, where the keys allow it.
+    """
+    prefix = f"{PREFIX}{secrets.token_hex(8)}/"
+    try:
+        etag = store.put(f"{prefix}plain", b"one")
+        for check in (
+            partial(_if_match, store, f"{prefix}plain", etag),
+            partial(_create_only, store, f"{prefix}once"),
+        ):
+            kept, detail = check()
+            if not kept:
+                raise StorageError(
+                    f"bucket {store.config.bucket} at {store.config.place} ignores conditions: {detail}",
+                    next_step=_CONDITIONAL,
+                )
+    finally:
+        with suppress(StorageError):
+            for name in ("plain", "once"):
+                store.delete(prefix + name)
+
+
 def _create_only(store: S3Store, key: str) -> tuple[bool, str]:
     store.put(key, b"first", if_absent=True)
     try:

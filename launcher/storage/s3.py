@@ -47,7 +47,7 @@ class S3Store:
         """Return a small object's content and ETag. Raises ObjectMissing."""
         try:
             answer = self._client.get_object(Bucket=self.config.bucket, Key=self._full(key))
-            return answer["Body"].read(), answer["ETag"]
+            return answer["Body"].read(), _etag(answer, self.config)
         except _AWS as exc:
             raise translate(exc, self.config, doing=f"read {key}") from exc
 
@@ -67,9 +67,10 @@ class S3Store:
         if if_absent:
             condition["IfNoneMatch"] = "*"
         try:
-            return self._client.put_object(
+            answer = self._client.put_object(
                 Bucket=self.config.bucket, Key=self._full(key), Body=data, **condition
-            )["ETag"]
+            )
+            return _etag(answer, self.config)
         except _AWS as exc:
             error = translate(exc, self.config, doing=f"write {key}", conditional=bool(condition))
             ambiguous = was_resent(exc) if isinstance(exc, ClientError) else True
@@ -193,6 +194,16 @@ class S3Store:
 
     def _full(self, key: str) -> str:
         return self.config.prefix + key
+
+
+def _etag(answer: Any, config: S3Config) -> str:
+    """Return the ETag of an answer. Raises StorageError when there is none: a web server says 200, too."""
+    if "ETag" not in answer:
+        raise StorageError(
+            f"{config.place} does not answer as an S3 store does.",
+            next_step="Check endpoint_url: it must be the store's S3 endpoint, not its web page.",
+        )
+    return str(answer["ETag"])
 
 
 def date_of(answer: Any, config: S3Config) -> datetime:
