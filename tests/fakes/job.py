@@ -93,6 +93,7 @@ class FakeJob:
         self._message = message
         self._lives = 0
         self.vouched: list[Vouched] = []
+        self.said_last_word = False
         self.tear_after: int | None = None
         """Writes that the job still makes before it ends without a word."""
         self.hangs = False
@@ -178,9 +179,7 @@ class FakeJob:
                 first_step=self.epoch * STEPS_PER_EPOCH,
             )
         self.epoch += 1
-        self._say(
-            events.Progress, step=self.epoch * STEPS_PER_EPOCH, total_steps=total, epoch=self.epoch
-        )
+        self._say(events.Progress, step=self.epoch * STEPS_PER_EPOCH, total_steps=total, epoch=self.epoch)
         if self.epoch in self.manifest.recipe.saved_epochs:
             name = self.manifest.recipe.checkpoint_name(self.epoch)
             data = f"checkpoint {name} of {self.manifest.run_id}".encode()
@@ -213,6 +212,7 @@ class FakeJob:
     def _say(self, kind: type[Event], **fields: Any) -> None:
         self._log.append(kind(**self._head(), seq=len(self._log) + 1, **fields))
         self._put(keys.events(self.life), b"".join(event.encode() + b"\n" for event in self._log))
+        self.said_last_word = self._log[-1].terminal
 
     def _put(self, key: str, data: bytes) -> None:
         if self.tear_after is not None:

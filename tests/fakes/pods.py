@@ -35,6 +35,10 @@ class FakePods:
     provider: str = "process"
     place: str = ""
     price: float = 0.5
+    next_price: float | None = None
+    """What the next pod costs, whatever was offered."""
+    list_lag_seconds: float = 0.0
+    """How long a new pod is missing from the list."""
     listed: tuple[Offer, ...] = ()
     jobs: dict[str, FakeJob] = field(default_factory=dict)
     existing: dict[str, Pod] = field(default_factory=dict)
@@ -56,6 +60,8 @@ class FakePods:
     invisible_until: datetime | None = None
     job_options: list[dict[str, Any]] = field(default_factory=list)
     """For each created pod in turn: options of its job."""
+    history: list[FakeJob] = field(default_factory=list)
+    """Every job that ever ran."""
     zombies: list[FakeJob] = field(default_factory=list)
     """Jobs that work on although their pods are gone for the provider."""
     underway: list[tuple[datetime, PodSpec]] = field(default_factory=list)
@@ -92,7 +98,8 @@ class FakePods:
 
     def list(self) -> Sequence[Pod]:
         self._answer()
-        return self._visible()
+        oldest = self.store.at - timedelta(seconds=self.list_lag_seconds)
+        return [pod for pod in self._visible() if self.bills[pod.pod_id].began <= oldest]
 
     def terminate(self, pod_id: str) -> bool:
         self._answer()
@@ -135,12 +142,14 @@ class FakePods:
 
     def _make(self, spec: PodSpec) -> Pod:
         now = self.store.now()
-        pod = Pod(f"pod-{len(self.bills) + 1}", spec.name, PodState.RUNNING, now, self.price)
+        price, self.next_price = self.next_price or self.price, None
+        pod = Pod(f"pod-{len(self.bills) + 1}", spec.name, PodState.RUNNING, now, price)
         options = self.job_options.pop(0) if self.job_options else {}
         deadline = datetime.fromisoformat(spec.environment[DEADLINE_VARIABLE])
-        self.bills[pod.pod_id] = Bill(spec.name, self.price, self.store.at, deadline)
+        self.bills[pod.pod_id] = Bill(spec.name, price, self.store.at, deadline)
         self.existing[pod.pod_id] = pod
         self.jobs[pod.pod_id] = FakeJob(self.store, pod.pod_id, spec.environment, **options)
+        self.history.append(self.jobs[pod.pod_id])
         return pod
 
     def _end(self, pod_id: str, *, at: datetime | None = None) -> None:

@@ -35,7 +35,8 @@ class FakeStore:
     """`launcher.ports.Store` without a network. Safe to share between threads.
 
     Fault knobs: `fail(n)`, `lose_answers(n)`, `break_downloads(n, after=...)`, `corrupt(key)`, `advance(s)`,
-    `credentials_expire_at`. `calls` counts the calls by method, failed ones included.
+    `deliver_again(prefix, n)`, `credentials_expire_at`. `calls` counts the calls by method, also those that
+    failed.
     """
 
     def __init__(self, *, at: datetime = START, chunk_bytes: int = 1 << 16) -> None:
@@ -52,6 +53,7 @@ class FakeStore:
         self._lost = 0
         self._breaks = 0
         self._break_after = 0
+        self._taken: list[tuple[str, bytes]] = []
         self._lock = threading.RLock()
 
     # Fault knobs.
@@ -74,6 +76,16 @@ class FakeStore:
             old = self._objects[key]
             data = bytes([old.data[0] ^ 1]) + old.data[1:] if old.data else b"?"
             self._objects[key] = _Object(data, old.etag, old.modified_at)
+
+    def deliver_again(self, prefix: str, back: int) -> None:
+        """Let the network deliver a write of a pod a second time: the one `back` writes before its last."""
+        taken = [item for item in self._taken if item[0].startswith(prefix)]
+        if len(taken) > back:
+            self._write(*taken[-1 - back])
+
+    def peek(self, key: str) -> bytes | None:
+        """Return an object's content, None when there is none; without counting as a call."""
+        return self._objects[key].data if key in self._objects else None
 
     def advance(self, seconds: float) -> None:
         """Let time pass."""
@@ -186,6 +198,8 @@ class FakeStore:
                 if key in self._objects and given.get("if-none-match") == "*":
                     return 412, b"PreconditionFailed"
                 self._write(key, content)
+                if not create_only:  # a create that comes again is refused
+                    self._taken.append((key, content))
                 return 200, b""
             return (200, self._objects[key].data) if key in self._objects else (404, b"NoSuchKey")
 

@@ -1,0 +1,195 @@
+"""The promises, checked against the truth that only the fakes know. Each broken one is said in words."""
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from job.contract import keys
+from job.contract.schema import decode
+from launcher.budget import spent_at_most
+from launcher.model import Phase, RunRecord
+from launcher.outcome import outcome
+from launcher.ports import PodSpec
+from tests.crash.faults import HARMS_PODS, Fault, Schedule
+from tests.fakes.job import Vouched
+from tests.launcher.world import OUTPUT, RUN, FakeWorld
+
+RECORD = keys.record_key(RUN)
+UNWATCHED = frozenset(
+    {Fault.PROVIDER_DOWN, Fault.STORE_DOWN, Fault.STORE_LOST, Fault.STUBBORN, Fault.PRICE_RISES}
+)
+"""Faults under which launchers alone cannot always end a pod in time."""
+RESERVE_SECONDS = 60.0
+"""Of the run's budget."""
+CENT = 0.01
+
+
+class Broken(AssertionError):
+    """A promise was not kept."""
+
+
+class Witness:
+    """Looks at every effect of every launcher, and at the end of the run."""
+
+    def __init__(self, fake: FakeWorld, schedule: Schedule) -> None:
+        self._fake = fake
+        self._schedule = schedule
+        self._seen = b""
+        self._decoded: RunRecord | None = None
+        self.cancelled = False
+        self.lost = 0
+        self.leaked = 0
+
+    def said(self, text: str) -> None:
+        """Look for secrets in what a person gets to see."""
+        if "signature=" in text or "fake://" in text:
+            raise Broken(f"secrets: a link is shown: {text}")
+
+    @contextmanager
+    def watching(self, who: str, name: str, arguments: tuple[object, ...]) -> Iterator[None]:
+        """Compare what was with what is, around one effect."""
+        if name == "create":
+            self._before_create(arguments[0])
+        if name == "terminate":
+            self._before_terminate(who, str(arguments[0]), self._record())
+        if name == "put" and arguments[0] == RECORD:
+            before = self._record()
+            yield
+            self._after_record(who, before, self._record())
+        else:
+            yield
+
+    def _record(self) -> RunRecord | None:
+        data = self._fake.store.peek(RECORD)
+        if data is not None and data != self._seen:
+            self._seen, self._decoded = data, decode(RunRecord, data)
+        return self._decoded
+
+    def _before_create(self, spec: object) -> None:
+        assert isinstance(spec, PodSpec)
+        record = self._record()
+        known = record is not None and any(
+            attempt.pod_name == spec.name and attempt.asked_at for attempt in record.attempts
+        )
+        if not known:
+            raise Broken(f"teardown: {spec.name} is asked for before the record says so")
+        if any(earlier.name == spec.name for earlier in self._fake.pods.created):
+            raise Broken(f"money: {spec.name} is asked for twice")
+        others = [pod.pod_id for pod in self._fake.pods.existing.values() if pod.name != spec.name]
+        if others:
+            raise Broken(f"money: {spec.name} is asked for while {others} exist")
+
+    def _before_terminate(self, who: str, pod_id: str, record: RunRecord | None) -> None:
+        """A pod that works is ended only where that is called for."""
+        pods = self._fake.pods
+        job = pods.jobs.get(pod_id)
+        if job is None or job.over or job.said_last_word or record is None:
+            return
+        if self._schedule.faults & HARMS_PODS:
+            return
+        holds = record.lease is not None and record.lease.holder == who
+        twins = [pod for pod in pods.existing.values() if pod.name == pods.existing[pod_id].name]
+        late = self._fake.store.at >= pods.bills[pod_id].deadline
+        if holds and not late and not record.cancel_requested and len(twins) == 1:
+            raise Broken(f"data: {pod_id} is ended in the middle of its work")
+
+    def _after_record(self, who: str, before: RunRecord | None, after: RunRecord | None) -> None:
+        if before is None or after is None or before == after:
+            return
+        if before.cancel_requested and not after.cancel_requested and not after.phase.closed:
+            raise Broken(f"truth: {who} lost the wish to cancel")
+        lease = before.lease
+        if lease is not None and lease.holder != who and self._fake.store.now() < lease.until:
+            raise Broken(f"money: {who} wrote although {lease.holder} has the lease")
+        if before.phase.closed and not after.phase.closed:
+            raise Broken("truth: a closed run was opened again")
+        if len(after.attempts) < len(before.attempts):
+            raise Broken("money: an attempt was forgotten")
+        for old, new in zip(before.attempts, after.attempts, strict=False):
+            if old.hard_deadline != new.hard_deadline or old.pod_name != new.pod_name:
+                raise Broken(f"money: the deadline or name of attempt {old.number} changed")
+            if not set(old.pod_ids) <= set(new.pod_ids):
+                raise Broken(f"teardown: a pod of attempt {old.number} was forgotten")
+        if after.phase.closed and not before.phase.closed:
+            self._nothing_is_left()
+
+    def _nothing_is_left(self) -> None:
+        left = sorted(self._fake.pods.existing)
+        self.leaked += len(left)
+        if left or self._fake.pods.underway:
+            raise Broken(f"teardown: the run was closed with {left or 'a request'} left over")
+
+    def at_end(self, record: RunRecord) -> None:
+        """Check a closed run."""
+        self._nothing_is_left()
+        self._money(record)
+        self._data(record)
+        self._truth(record)
+        for line in self._fake.notes.lines:
+            self.said(line)
+        self.said(record.encode().decode())
+
+    def _money(self, record: RunRecord) -> None:
+        pods, now = self._fake.pods, self._fake.store.at
+        real = sum(bill.dollars(now) for bill in pods.bills.values())
+        charged = spent_at_most(record, now)
+        unseen = Fault.CREATE_TWICE in self._schedule.faults  # the second may end before anybody looked
+        if real > charged + CENT / 100 and not unseen:
+            raise Broken(f"truth: ${real:.4f} were spent, ${charged:.4f} are told")
+        faults = self._schedule.faults
+        watched = not faults & UNWATCHED and self._schedule.away_seconds < RESERVE_SECONDS / 2
+        layer = self._schedule.self_ending and Fault.PRICE_RISES not in faults
+        if (layer or watched) and not unseen and real > record.spec.budget.cap_dollars:
+            raise Broken(
+                f"money: ${real:.4f} were spent under a cap of ${record.spec.budget.cap_dollars:.2f}"
+            )
+
+    def _data(self, record: RunRecord) -> None:
+        for epoch in record.spec.recipe.saved_epochs:
+            path = self._fake.home.models_dir / record.spec.recipe.checkpoint_name(epoch)
+            found = hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else None
+            due = [
+                item for job in self._fake.pods.history for item in job.vouched if self._is_due(item, record)
+            ]
+            wanted = [item for item in due if item.epoch == epoch]
+            named = {(item.attempt, item.sha256) for item in record.missing}
+            if found is None and any((item.attempt, item.sha256) not in named for item in wanted):
+                self.lost += 1
+                raise Broken(f"data: the checkpoint of epoch {epoch} is lost and nobody says so")
+            if found is not None and found not in {item.sha256 for item in self._all_of(epoch)}:
+                raise Broken(f"data: the file of epoch {epoch} is none that a job wrote")
+
+    def _is_due(self, item: Vouched, record: RunRecord) -> bool:
+        """Whether a checkpoint was complete while its pod existed for the provider."""
+        attempt = record.attempt(item.attempt)
+        return attempt.gone_at is None or item.at < attempt.gone_at
+
+    def _all_of(self, epoch: int) -> list[Vouched]:
+        return [item for job in self._fake.pods.history for item in job.vouched if item.epoch == epoch]
+
+    def _truth(self, record: RunRecord) -> None:
+        if record.phase is Phase.DONE:
+            home = self._fake.home
+            missing = record.checkpoints_not_home()
+            if missing and outcome(record).exit_code == 0:
+                raise Broken(f"truth: called done without {missing}")
+            if record.selection is None and not missing:
+                raise Broken("truth: done, and no checkpoint was selected")
+            if record.selection is not None:
+                chosen = record.spec.recipe.checkpoint_name(record.selection.epoch)
+                same = home.selected(OUTPUT).read_bytes() == (home.models_dir / chosen).read_bytes()
+                if not same:
+                    raise Broken(f"truth: the model is not the selected {chosen}")
+            return
+        if self.cancelled or self._schedule.faults & HARMS_PODS or self._fake.pods.silent:
+            return
+        if self._had_time(record):
+            raise Broken(f"data: a pod was made, none was harmed, and the run {outcome(record).sentence}")
+
+    def _had_time(self, record: RunRecord) -> bool:
+        """Whether some pod was made and nothing but its own work decided how the run ends."""
+        return (
+            bool(self._fake.pods.bills)
+            and self._schedule.away_seconds < 1200
+            and record.spec.budget.cap_dollars >= 1
+        )

@@ -1,0 +1,281 @@
+"""Where a schedule is played: launchers whose every call may be struck, over one world of fakes."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+from job.contract import keys
+from launcher.actions import World
+from launcher.errors import PodError, RetrainError, StorageError
+from launcher.home import Home
+from launcher.journal import Journal
+from launcher.loop import Loop
+from launcher.model import RunRecord
+from launcher.ports import Pods, Store
+from tests.crash.faults import LAG_SECONDS, Fault, Schedule, Strike
+from tests.crash.promises import Witness
+from tests.launcher.world import RUN, FakeWorld
+
+LAUNCHERS_MAX = 100
+SLEEPS_MAX = 20_000
+SLICES_MAX = 40
+"""Pieces into which a stretch of time is cut; between two of them pods work."""
+NESTED_MAX = 2
+LOST_MAX = 8
+"""Answers lost in a row: each costs a launcher."""
+STUBBORN_MAX = 900.0
+"""Seconds: longer than it takes to call a pod leaked."""
+_WRITES = frozenset({"put", "delete", "upload"})
+_SILENT = frozenset({"provider", "place", "presign_get", "presign_put"})
+"""No requests: nothing of them can fail."""
+
+
+class Killed(BaseException):
+    """A SIGKILL: nothing may catch it, and nothing that is called on the way out has an effect."""
+
+
+class Port:
+    """A port of one launcher: each call goes through the stage."""
+
+    def __init__(self, launcher: "Launcher", side: str, target: object) -> None:
+        self._launcher = launcher
+        self._side = side
+        self._target = target
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._target, name)
+        if name in _SILENT:
+            return found
+        if name == "download":
+            return partial(self._download, found)
+
+        def call(*arguments: object, **options: object) -> object:
+            return self._launcher.effect(self._side, name, partial(found, *arguments, **options), arguments)
+
+        return call
+
+    def _download(self, real: Callable[..., Iterator[int]], *arguments: Any, **options: Any) -> Iterator[int]:
+        """Every chunk is an effect: a launcher may die in the middle of a file."""
+        counts = self._launcher.effect("store", "download", partial(real, *arguments, **options), arguments)
+        while (count := self._launcher.effect("store", "chunk", partial(next, counts, None))) is not None:
+            yield count
+
+
+class Launcher:
+    """One process that drives the run, until it is killed."""
+
+    def __init__(self, stage: "Stage", number: int) -> None:
+        self.name = f"launcher-{number}"
+        self.dead = False
+        self.restart_seconds = 0.0
+        self._stage = stage
+        fake = stage.fake
+        store = cast(Store, Port(self, "store", fake.store))
+        pods = cast(Pods, Port(self, "provider", fake.pods))
+        world = World(store, pods, self, fake.notes, Home(fake.home.models_dir, fake.home.workspace))
+        self.loop = Loop(world, Journal(store, self.name))
+
+    def effect(self, side: str, name: str, call: Callable[[], Any], arguments: tuple[Any, ...] = ()) -> Any:
+        """Let what is due strike, then do what was asked for, unless it struck that."""
+        if self.dead:
+            raise Killed
+        dies_after = self._stage.strike(self)
+        if self.dead:
+            raise Killed
+        result = self._stage.carry_out(self.name, side, name, call, arguments)
+        if dies_after:
+            self.dead = True
+            raise Killed
+        return result
+
+    def monotonic(self) -> float:
+        return self._stage.awake_seconds
+
+    def sleep(self, seconds: float) -> None:
+        self.effect("clock", "sleep", partial(self._stage.between_passes, seconds))
+
+
+class Stage:
+    """Plays one schedule against a run and keeps count of effects."""
+
+    def __init__(self, folder: Path, schedule: Schedule) -> None:
+        self.fake = FakeWorld(folder)
+        self.fake.store.chunk_bytes = 16
+        self.fake.pods.self_ending = schedule.self_ending
+        self.schedule = schedule
+        self.witness = Witness(self.fake, schedule)
+        self.awake_seconds = 0.0
+        self._due = list(schedule.strikes)
+        self._wait = self._due[0].gap if self._due else 0
+        self._launchers = 0
+        self._nested = 0
+        self._sleeps = 0
+        self._store_failures = self._lost_answers = self._provider_failures = 0
+        self._stubborn_seconds = 0.0
+        self._home_is_doomed = False
+
+    def play(self) -> RunRecord:
+        """Start the run, then one launcher after the other until it is closed; return the last record."""
+        self.fake.start(cap_dollars=self.schedule.cap_dollars)
+        for _ in range(LAUNCHERS_MAX):
+            launcher = self._launcher()
+            try:
+                record = launcher.loop.drive(RUN)
+            except Killed:
+                self.pass_time(launcher.restart_seconds)
+                continue
+            except RetrainError as error:
+                self.witness.said(f"{error} {error.next_step}")
+                self.pass_time(30)
+                continue
+            if record.phase.closed:
+                self.witness.at_end(record)
+                return record
+            self.pass_time(30)
+        raise AssertionError(f"{LAUNCHERS_MAX} launchers did not bring the run to its end")
+
+    def pass_time(self, seconds: float, *, awake: bool = True) -> None:
+        """Let the world go on; `awake` says whether the laptop's monotonic clock does, too."""
+        self._sleeps += 1
+        assert self._sleeps < SLEEPS_MAX, "the loop does not end"
+        slices = max(1, min(SLICES_MAX, int(seconds / 5)))
+        for _ in range(slices):
+            self.fake.store.advance(seconds / slices)
+            self.fake.pods.tick()
+        self._stubborn_seconds -= seconds
+        self.fake.pods.stubborn = self._stubborn_seconds > 0
+        if awake:
+            self.awake_seconds += seconds
+
+    def strike(self, launcher: Launcher) -> bool:
+        """Let what is due happen; True when the launcher dies right after this effect."""
+        dies_after = False
+        while self._due and self._wait <= 0:
+            strike = self._due.pop(0)
+            self._wait = self._due[0].gap if self._due else 0
+            if strike.fault is Fault.KILL_AFTER:
+                dies_after = True
+                launcher.restart_seconds = strike.seconds
+            else:
+                self._happen(strike, launcher)
+        self._wait -= 1
+        return dies_after
+
+    def between_passes(self, seconds: float) -> None:
+        """Let a launcher sleep. In the middle of a pass nobody could tell a folder deleted before its last
+        look from one deleted after.
+        """
+        if self._home_is_doomed:
+            self._home_is_doomed = False
+            # What is deleted after the run was closed is no affair of ours.
+            if not self.fake.journal().read(RUN).phase.closed:
+                shutil.rmtree(self.fake.home.models_dir, ignore_errors=True)
+        self.pass_time(seconds)
+
+    def carry_out(
+        self, who: str, side: str, name: str, call: Callable[[], Any], arguments: tuple[Any, ...]
+    ) -> Any:
+        """Make the call, unless its side does not answer just now."""
+        if side == "store" and self._store_failures:
+            self._store_failures -= 1
+            raise StorageError("the store does not answer")
+        if side == "provider" and self._provider_failures:
+            self._provider_failures -= 1
+            raise PodError("the provider does not answer")
+        with self.witness.watching(who, name, arguments):
+            result = call()
+        if side == "store" and name in _WRITES and self._lost_answers:
+            self._lost_answers -= 1
+            raise StorageError("the store took it, and its answer was lost")
+        return result
+
+    def _launcher(self) -> Launcher:
+        self._launchers += 1
+        return Launcher(self, self._launchers)
+
+    def _happen(self, strike: Strike, launcher: Launcher) -> None:
+        pods, store = self.fake.pods, self.fake.store
+        match strike.fault:
+            case Fault.KILL_BEFORE:
+                launcher.dead, launcher.restart_seconds = True, strike.seconds
+            case Fault.OVERTAKEN:
+                self._overtake(strike)
+            case Fault.NAP:
+                self.pass_time(strike.seconds, awake=False)
+            case Fault.STORE_DOWN:
+                self._store_failures = strike.count
+            case Fault.STORE_LOST:
+                self._lost_answers = min(strike.count, LOST_MAX)
+            case Fault.DOWNLOAD_BREAKS:
+                store.break_downloads(strike.count, after=20)
+            case Fault.PROVIDER_DOWN:
+                self._provider_failures = strike.count
+            case Fault.PROVIDER_LAGS:
+                pods.list_lag_seconds = min(strike.seconds, LAG_SECONDS)
+            case Fault.CREATE_LOST:
+                pods.create_loses_answer = True
+            case Fault.CREATE_LATE:
+                pods.create_arrives_late = min(strike.seconds, LAG_SECONDS)
+            case Fault.CREATE_TWICE:
+                pods.create_twice = True
+            case Fault.PRICE_RISES:
+                pods.next_price = pods.price * 2
+            case Fault.STUBBORN:
+                self._stubborn_seconds, pods.stubborn = min(strike.seconds, STUBBORN_MAX), True
+            case Fault.CANCEL:
+                self.fake.journal("elsewhere").request_cancel(RUN)
+                self.witness.cancelled = True
+            case Fault.REPLAY:
+                store.deliver_again(keys.attempt_prefix(RUN, len(pods.created)), strike.count)
+            case Fault.TAMPER:
+                self._tamper()
+            case Fault.HOME_DELETED:
+                self._home_is_doomed = True
+            case _:
+                self._harm_a_pod(strike)
+
+    def _harm_a_pod(self, strike: Strike) -> None:
+        """Strike the newest pod, if there is one."""
+        pods = self.fake.pods
+        if not pods.jobs:
+            return
+        pod_id = list(pods.jobs)[-1]
+        match strike.fault:
+            case Fault.POD_VANISHES:
+                pods.vanish(pod_id)
+            case Fault.ZOMBIE:
+                pods.vanish(pod_id, works_on=True)
+            case Fault.POD_ENDS:
+                pods.container_ends(pod_id)
+            case Fault.POD_RESTARTS:
+                pods.jobs[pod_id].restart()
+            case Fault.POD_TORN:
+                pods.jobs[pod_id].tear_after = strike.size
+            case Fault.POD_HANGS:
+                pods.jobs[pod_id].hangs = True
+            case _:
+                raise AssertionError(strike.fault)
+
+    def _overtake(self, strike: Strike) -> None:
+        if self._nested >= NESTED_MAX:
+            return
+        self._nested += 1
+        self.pass_time(strike.seconds)
+        other = self._launcher()
+        for _ in range(3):
+            try:
+                other.loop.once(RUN)
+            except Killed:
+                break
+            except RetrainError as error:
+                self.witness.said(f"{error} {error.next_step}")
+            self.pass_time(5)
+        self._nested -= 1
+
+    def _tamper(self) -> None:
+        written = self.fake.store.keys()
+        found = [key for key in written if "/checkpoints/" in key and key.endswith(".safetensors")]
+        if found:
+            self.fake.store.corrupt(found[-1])
