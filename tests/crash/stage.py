@@ -18,7 +18,7 @@ from tests.crash.faults import LAG_SECONDS, Fault, Schedule, Strike
 from tests.crash.promises import Witness
 from tests.launcher.world import RUN, FakeWorld
 
-LAUNCHERS_MAX = 100
+LAUNCHERS_MAX = 300
 SLEEPS_MAX = 20_000
 SLICES_MAX = 40
 """Pieces into which a stretch of time is cut; between two of them pods work."""
