@@ -3,11 +3,10 @@
 Knows the ports. Each action writes the record before and after what it does, under the run's lease.
 """
 
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass
 
-from job.contract import keys
 from job.contract.reasons import Reason
 from job.contract.records import ArtefactKind, Receipt, Scores
 from job.contract.schema import ContractError, decode
@@ -18,14 +17,14 @@ from launcher.errors import (
     LocalDiskError,
     ObjectMissing,
     PodError,
-    StorageError,
     UsageError,
 )
+from launcher.fetching import Fetched, fetch_all
 from launcher.home import Home
 from launcher.inheritance import inherit
 from launcher.journal import Held, Journal
 from launcher.manifests import pod_spec
-from launcher.model import Attempt, Brought, Ending, Missing, RunRecord
+from launcher.model import Attempt, Brought, Ending, Missing, Phase, RunRecord
 from launcher.ports import Clock, Notifier, Pods, Store
 from launcher.reconcile import Create, Seen, Terminate
 
@@ -42,6 +41,8 @@ class World:
     clock: Clock
     notifier: Notifier
     home: Home
+    pulls_at_once: int = 1
+    """How many small artefacts come home side by side."""
 
 
 class Actions:
@@ -51,6 +52,8 @@ class Actions:
         self._world = world
         self._journal = journal
         self._written_at = world.clock.monotonic()
+        self._unkept: LocalDiskError | None = None
+        """Why this machine could not keep something on this pass."""
 
     def write(self, held: Held, record: RunRecord) -> None:
         """Write the record and renew the lease."""
@@ -145,40 +148,47 @@ class Actions:
         if gone and action.pod_id not in attempt.acknowledged:
             self._update(held, attempt, {"acknowledged": (*attempt.acknowledged, action.pod_id)})
 
-    def pull(self, held: Held, receipt: Receipt, seen: Seen) -> None:
-        """Bring an artefact home; what proves to be something else is named as missing."""
-        record = held.record
-        key = keys.attempt_prefix(record.run_id, receipt.attempt) + receipt.key
-        scores: tuple[Scores, ...] = ()
-        try:
-            path = self._world.home.fetch(
-                self._world.store, key, receipt, record, on_bytes=lambda _name, _count: self._keep_lease(held)
-            )
-            if receipt.kind is ArtefactKind.SCORES:
-                scores = (_scores(path.read_bytes(), receipt),)
-        except (IntegrityError, ObjectMissing, ContractError) as error:
-            self._lose(held, receipt, str(error))
+    def pull(self, held: Held, receipts: Sequence[Receipt], seen: Seen) -> None:
+        """Bring artefacts home and note each; what proves to be something else is named as missing."""
+        if not receipts:
             return
-        except (StorageError, LocalDiskError) as error:
-            self._world.notifier.say(f"{receipt.name} is not home yet: {error}")
-            return
-        others = tuple(item for item in record.brought if item.receipt != receipt)
-        brought = Brought(receipt=receipt, path=str(path), at=seen.now)
-        known = tuple(
-            item
-            for item in record.scores
-            if not scores or (item.attempt, item.epoch) != (receipt.attempt, receipt.epoch)
+        world = self._world
+        arrivals = fetch_all(
+            receipts,
+            held.record,
+            world.store,
+            world.home,
+            at_once=world.pulls_at_once,
+            on_bytes=lambda _name, _count: self._keep_lease(held),
         )
-        update = {"brought": (*others, brought), "scores": (*known, *scores)}
-        self.write(held, held.record.model_copy(update=update))
-        self._world.notifier.say(_arrival(receipt))
+        with closing(arrivals):
+            for arrived in arrivals:
+                record, said = held.record, []
+                for fetched in arrived:
+                    if isinstance(fetched.error, LocalDiskError):
+                        self._unkept = fetched.error
+                    record, words = _noted(record, fetched, seen)
+                    said.append(words)
+                if record is not held.record:
+                    self.write(held, record)
+                for words in said:
+                    world.notifier.say(words)
 
-    def _lose(self, held: Held, receipt: Receipt, why: str) -> None:
-        record = held.record
-        lost = Missing(attempt=receipt.attempt, key=receipt.key, sha256=receipt.sha256, why=why)
-        brought = tuple(item for item in record.brought if item.receipt != receipt)
-        self.write(held, record.model_copy(update={"brought": brought, "missing": (*record.missing, lost)}))
-        self._world.notifier.say(f"{receipt.name} is lost: {why}")
+    def end_pass(self, held: Held) -> None:
+        """Raise LocalDiskError when nothing but this machine's disk keeps the run from being closed.
+
+        That is no failure to fetch: what waits in the bucket is not given up because of it.
+        """
+        error, self._unkept = self._unkept, None
+        if error is None or held.record.phase is not Phase.COLLECTING or not held.record.all_gone:
+            return
+        self.write(held, held.record.model_copy(update={"collecting_seconds": 0.0}))
+        raise LocalDiskError(
+            f"every pod is gone, but not all is home: {error}",
+            next_step="nothing is billed any more and nothing is lost: it waits in the bucket. Mend that"
+            " folder, or name another one with --set run.models_dir=FOLDER, and call"
+            f" `retrain attach {held.record.run_id}`",
+        ) from error
 
     def close(self, held: Held, closed: RunRecord) -> None:
         """Each step may be done again by who finds the record still open."""
@@ -219,6 +229,33 @@ def _without(record: RunRecord, absent: Iterable[Brought]) -> RunRecord:
         record = record.with_attempt(record.attempt(number).model_copy(update={"collected": False}))
     kept = tuple(item for item in record.brought if item.receipt.sha256 not in gone)
     return record.model_copy(update={"brought": kept})
+
+
+def _noted(record: RunRecord, fetched: Fetched, seen: Seen) -> tuple[RunRecord, str]:
+    """Return the record with what came of an artefact, and the words for it."""
+    receipt, path, error = fetched.receipt, fetched.path, fetched.error
+    others = tuple(item for item in record.brought if item.receipt != receipt)
+    if path is not None:
+        try:
+            scores = (_scores(path.read_bytes(), receipt),) if receipt.kind is ArtefactKind.SCORES else ()
+        except ContractError as refusal:
+            path, why = None, str(refusal)
+    elif isinstance(error, IntegrityError | ObjectMissing):
+        why = str(error)
+    else:
+        return record, f"{receipt.name} is not home yet: {error}"
+    if path is None:
+        lost = Missing(attempt=receipt.attempt, key=receipt.key, sha256=receipt.sha256, why=why)
+        update: dict[str, object] = {"brought": others, "missing": (*record.missing, lost)}
+        return record.model_copy(update=update), f"{receipt.name} is lost: {why}"
+    brought = Brought(receipt=receipt, path=str(path), at=seen.now)
+    known = tuple(
+        item
+        for item in record.scores
+        if not scores or (item.attempt, item.epoch) != (receipt.attempt, receipt.epoch)
+    )
+    update = {"brought": (*others, brought), "scores": (*known, *scores)}
+    return record.model_copy(update=update), _arrival(receipt)
 
 
 def _scores(data: bytes, receipt: Receipt) -> Scores:

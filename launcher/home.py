@@ -103,7 +103,7 @@ class Home:
         receipt: Receipt,
         record: RunRecord,
         *,
-        on_bytes: Callable[[str, int], None] = lambda _name, _count: None,
+        on_bytes: Callable[[str, int], None] | None = None,
     ) -> Path:
         """Bring an artefact home, verified, and return its path.
 

@@ -140,6 +140,7 @@ class Loop:
         decision = decide(before, seen)
         self._actions.write(held, decision.record)
         narrate(before, held.record, self._world.notifier)
+        pulls = [action.receipt for action in decision.actions if isinstance(action, Pull)]
         for action in decision.actions:
             match action:
                 case Create():
@@ -147,9 +148,12 @@ class Loop:
                 case Terminate():
                     self._actions.terminate(held, action)
                 case Pull():
-                    self._actions.pull(held, action.receipt, seen)
+                    # The first stands for all: they come side by side.
+                    self._actions.pull(held, pulls, seen)
+                    pulls = []
                 case Close():
                     self._actions.close(held, action.record)
+        self._actions.end_pass(held)
         if self._on_pass is not None:
             try:
                 self._on_pass(held.record, observer, seen)

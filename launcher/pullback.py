@@ -7,7 +7,7 @@ claim to be checked, its hash is what the file must have.
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
@@ -38,12 +38,13 @@ class PullBack:
     """Fills one folder with verified files. Locks keep two launchers from writing the same file."""
 
     def __init__(
-        self, store: Store, folder: Path, *, on_bytes: Callable[[str, int], None] = lambda _name, _count: None
+        self, store: Store, folder: Path, *, on_bytes: Callable[[str, int], None] | None = None
     ) -> None:
         """Work on `folder`, which is made when needed.
 
         `on_bytes` gets a name and the bytes that came: at least every few seconds, then with 0, as long as a
-        file is fetched or hashed. An error of it ends the call; what came is kept to go on from.
+        file is fetched or hashed. An error of it ends the call; what came is kept to go on from. Where nobody
+        listens, no thread is started to keep the caller awake.
         """
         self._store = store
         self.folder = folder
@@ -105,8 +106,7 @@ class PullBack:
             hashed.follow(until=have, beat=beat)
         if have < receipt.bytes or have == 0:
             synced = have
-            download = partial(self._store.download, key, part, offset=have)
-            with closing(pulsed(download, seconds=BEAT_SECONDS)) as counts:
+            with closing(self._counts(key, part, have)) as counts:
                 for count in counts:
                     have += count
                     self._tell(part.stem, count)
@@ -119,8 +119,13 @@ class PullBack:
                         synced = have
         hashed.follow(beat=beat)
 
+    def _counts(self, key: str, part: Path, have: int) -> Generator[int]:
+        download = partial(self._store.download, key, part, offset=have)
+        yield from download() if self._on_bytes is None else pulsed(download, seconds=BEAT_SECONDS)
+
     def _tell(self, name: str, count: int) -> None:
-        self._on_bytes(name, count)
+        if self._on_bytes is not None:
+            self._on_bytes(name, count)
         self._beaten_at = time.monotonic()
 
     def _beat(self, name: str) -> None:

@@ -1,0 +1,83 @@
+"""Several artefacts on their way home: small ones side by side, since each waits for the store more than it
+takes; large ones one by one, since their ranges come side by side already.
+
+Knows the ports and the user's folders; not what is written down of it.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+
+from job.contract import keys
+from job.contract.records import Receipt
+from launcher.errors import IntegrityError, LocalDiskError, StorageError
+from launcher.home import Home
+from launcher.model import RunRecord
+from launcher.ports import Store
+from launcher.pullback import BEAT_SECONDS
+
+SMALL_BYTES = 8 << 20
+"""No larger than one range: so many at once bound the memory."""
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """How it went with one artefact: it is at `path`, or there was an `error`."""
+
+    receipt: Receipt
+    path: Path | None = None
+    error: IntegrityError | StorageError | LocalDiskError | None = None
+
+
+def fetch_all(
+    receipts: Sequence[Receipt],
+    record: RunRecord,
+    store: Store,
+    home: Home,
+    *,
+    at_once: int,
+    on_bytes: Callable[[str, int], None],
+) -> Generator[tuple[Fetched, ...]]:
+    """Bring artefacts of a run home and yield them as they arrive, all that did since the last time.
+
+    `on_bytes` is called in the caller's thread, at least every few seconds; its errors end everything.
+    With `at_once` 1 nothing happens in any other order than that of `receipts`.
+    """
+
+    def fetch(receipt: Receipt, listener: Callable[[str, int], None] | None) -> Fetched:
+        key = keys.attempt_prefix(record.run_id, receipt.attempt) + receipt.key
+        try:
+            return Fetched(receipt, home.fetch(store, key, receipt, record, on_bytes=listener))
+        except (IntegrityError, StorageError, LocalDiskError) as error:
+            return Fetched(receipt, error=error)
+
+    together, alone = _parted(receipts) if at_once > 1 else ((), receipts)
+    if together:
+        pool = ThreadPoolExecutor(at_once, thread_name_prefix="fetch")
+        try:
+            coming = {pool.submit(fetch, receipt, None) for receipt in together}
+            while coming:
+                done, coming = wait(coming, timeout=BEAT_SECONDS, return_when=FIRST_COMPLETED)
+                on_bytes("", 0)
+                if done:
+                    yield tuple(future.result() for future in done)
+        finally:
+            # Whoever stops here finds nothing at work behind its back.
+            pool.shutdown(cancel_futures=True)
+    for receipt in alone:
+        yield (fetch(receipt, on_bytes),)
+
+
+def _parted(receipts: Sequence[Receipt]) -> tuple[Sequence[Receipt], Sequence[Receipt]]:
+    """Return what may come side by side, and the rest: what is large, or there in several versions."""
+    versions = Counter((receipt.kind, receipt.epoch) for receipt in receipts)
+    together = [
+        receipt
+        for receipt in receipts
+        if receipt.bytes <= SMALL_BYTES and versions[receipt.kind, receipt.epoch] == 1
+    ]
+    if len(together) < 2:
+        return (), receipts
+    return together, [receipt for receipt in receipts if receipt not in together]
