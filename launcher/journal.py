@@ -107,19 +107,26 @@ class Journal:
         etag = self._store.put(keys.record_key(record.run_id), record.encode(), if_absent=True)
         return Held(record, etag)
 
+    def lease_of_another(self, record: RunRecord) -> Lease | None:
+        """Return the lease of another launcher that may be alive, None where the run is free to take."""
+        lease = record.lease
+        if (
+            lease is None
+            or lease.holder == self._holder
+            or lease.until <= self._store.now()
+            or holder_is_dead(lease.holder)
+        ):
+            return None
+        return lease
+
     def acquire(self, run_id: str) -> Held:
         """Take the lease of a run. Raises LeaseHeld while another launcher that may be alive holds it."""
         record, etag = self._read(run_id)
-        lease = record.lease
-        if (
-            lease is not None
-            and lease.holder != self._holder
-            and lease.until > self._store.now()
-            and not holder_is_dead(lease.holder)
-        ):
+        lease = self.lease_of_another(record)
+        if lease is not None:
             raise LeaseHeld(
                 f"another launcher works on run {run_id} until {lease.until:%H:%M:%S} UTC,"
-                f" {_who(lease.holder)}",
+                f" {who(lease.holder)}",
                 next_step=f"look at it with `retrain status {run_id}`, or try again after that",
             )
         record = self._leased(record)
@@ -251,11 +258,12 @@ def _lock_content(data: bytes, name: str) -> str:
     except (ValueError, KeyError, TypeError) as error:
         raise StorageError(
             f"the lock on the output name {name} cannot be read: {keys.name_lock_key(name)} in the bucket",
-            next_step="where no run of that name is open, delete that object; else choose another output name",
+            next_step="where no run of that name is open, delete that object; else choose another name",
         ) from error
 
 
-def _who(holder: str) -> str:
+def who(holder: str) -> str:
+    """Return a lease's holder in words."""
     try:
         fields = json.loads(holder)
         return f"process {fields['pid']} on {fields['host']}"

@@ -13,7 +13,10 @@ def command(*, run_id: str | None, as_json: bool, flags: SettingsFlags) -> int:
     """Follow RUN_ID to its end and bring its results home: by default the open run."""
     from launcher.cli.follow import follow
     from launcher.cli.narrator import Narrator
-    from launcher.cli.wiring import pick_run, workplace
+    from launcher.cli.wiring import no_run, nothing_yet, pick_run, workplace
 
-    with workplace(flags.load(), Narrator()) as place:
+    settings = flags.load()
+    if nothing_yet(settings):
+        raise no_run(run_id)
+    with workplace(settings, Narrator()) as place:
         return follow(place, pick_run(place, run_id), as_json=as_json)

@@ -3,6 +3,7 @@
 import json
 import sys
 
+from launcher.cli.signals import interrupted_code
 from launcher.cli.view import showing
 from launcher.cli.wiring import Workplace
 from launcher.errors import Exit
@@ -11,24 +12,21 @@ from launcher.model import Phase, RunRecord
 from launcher.report.summary import exit_code, summary
 from launcher.report.text import leaked_lines, result_text
 
-DETACHED = 130
-"""Exit code of Ctrl-C: the run goes on. The shell's own number for an interrupt."""
-
 
 def follow(place: Workplace, run_id: str, *, as_json: bool) -> int:
     """Drive a run until it is closed or leaked, print its result on stdout and return the exit code.
 
-    Ctrl-C detaches: the run goes on under its deadline.
+    Ctrl-C, SIGTERM and a closed terminal detach: the run goes on under its deadline.
     """
     try:
         with showing(place.narrator) as view:
             record = Loop(place.world, place.journal, on_pass=view.on_pass, mend=place.mend).drive(run_id)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         place.narrator.say(
             f"detached: run {run_id} goes on under its deadline;"
             f" `retrain attach {run_id}` follows it, `retrain cancel {run_id}` ends it"
         )
-        return DETACHED
+        return interrupted_code(interrupt)
     print_result(place, record, as_json=as_json)
     return conclude(place, record)
 

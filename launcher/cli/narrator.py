@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 REPEAT_SECONDS = 60.0
 """A line that says the same again is held back for this long."""
@@ -23,12 +24,10 @@ class Narrator:
         if now - self._said.get(message, -REPEAT_SECONDS) < REPEAT_SECONDS:
             return
         self._said[message] = now
-        self.write(f"{time.strftime('%H:%M:%S')} {message}")
+        with suppress(OSError):  # nobody listens any more; the run goes on
+            self.write(f"{time.strftime('%H:%M:%S')} {message}")
 
 
 def _to_stderr(line: str) -> None:
-    try:
-        sys.stderr.write(line + "\n")
-        sys.stderr.flush()
-    except OSError:
-        return  # nobody listens any more; the run goes on
+    sys.stderr.write(line + "\n")
+    sys.stderr.flush()

@@ -17,7 +17,7 @@ def command(*, as_json: bool, flags: SettingsFlags) -> int:
     Exit code: the gravest of the runs that ended or leaked on this pass, 0 when none did.
     """
     from launcher.cli.narrator import Narrator
-    from launcher.cli.wiring import workplace
+    from launcher.cli.wiring import nothing_yet, workplace
     from launcher.errors import Exit, LeaseHeld, RetrainError
     from launcher.loop import Loop
     from launcher.report.summary import exit_code, summary
@@ -26,7 +26,11 @@ def command(*, as_json: bool, flags: SettingsFlags) -> int:
     narrator = Narrator()
     codes: list[int] = []
     results = []
-    with workplace(flags.load(), narrator) as place:
+    settings = flags.load()
+    if nothing_yet(settings):
+        sys.stdout.write("[]\n" if as_json else overview_text([]))
+        return 0
+    with workplace(settings, narrator) as place:
         for record in place.journal.records(narrator.say):
             if record.phase.closed:
                 continue

@@ -4,10 +4,12 @@ Imports click and the errors, nothing else: a command's module is imported when 
 and `--version` answer at once.
 """
 
+import errno
 import importlib
 import os
 import re
 import signal
+import stat
 import sys
 import traceback
 from collections.abc import Sequence
@@ -18,6 +20,7 @@ from pathlib import Path
 
 import click
 
+from launcher.cli.signals import heed, interrupted_code
 from launcher.errors import Exit, RetrainError
 
 PROGRAM = "retrain"
@@ -35,7 +38,6 @@ COMMANDS = {
 }
 """Name → one line of help. The command is `command` in the module `launcher.cli.<name>`."""
 
-_INTERRUPTED = 128 + signal.SIGINT
 _PIPE_CLOSED = 128 + signal.SIGPIPE
 _QUERY = re.compile(r"(https?://[^\s?'\"]+)\?[^\s'\"]*")
 
@@ -87,6 +89,7 @@ def root(*, debug: bool) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its code. `arguments` are the process's unless given."""
+    heed()
     sys.exit(execute(sys.argv[1:] if arguments is None else arguments))
 
 
@@ -110,15 +113,15 @@ def execute(arguments: Sequence[str]) -> int:
     except RetrainError as exc:
         _complain(str(exc), exc.next_step)
         return exc.exit_code
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, click.Abort) as exc:
         # Not Exit.CANCELLED: that says of a run that it has ended.
         _complain("interrupted", "")
-        return _INTERRUPTED
-    except BrokenPipeError:
-        # Who read our output left. Python would try to flush what is buffered, and complain, at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return _PIPE_CLOSED
+        return interrupted_code(exc)
     except Exception as exc:  # noqa: BLE001 - the last resort; everything expected was translated before
+        if _nobody_reads(exc):
+            # Python would try to flush what is buffered, and complain, at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return _PIPE_CLOSED
         _report_crash(exc, debug=debug)
         return Exit.INFRASTRUCTURE
     return code if isinstance(code, int) else Exit.DONE
@@ -129,6 +132,17 @@ def _complain(sentence: str, next_step: str) -> None:
         click.echo(f"{PROGRAM}: {sentence}", err=True)
         if next_step:
             click.echo(f"  next: {next_step}", err=True)
+
+
+def _nobody_reads(error: Exception) -> bool:
+    """Whether who read our output left: a pipe's reader, or the terminal that was closed."""
+    if isinstance(error, BrokenPipeError):
+        return True
+    if not isinstance(error, OSError) or error.errno != errno.EIO:
+        return False
+    # A disk may say EIO, too; of a terminal that is gone even the question whether it is one fails.
+    output = sys.stdout.fileno()
+    return stat.S_ISCHR(os.fstat(output).st_mode) and not os.isatty(output)
 
 
 def _report_crash(error: Exception, *, debug: bool) -> None:

@@ -16,11 +16,17 @@ def command(*, run_id: str | None, as_json: bool, flags: SettingsFlags) -> int:
     """Show RUN_ID, or all runs, the newest first."""
     from launcher.cli.follow import print_result
     from launcher.cli.narrator import Narrator
-    from launcher.cli.wiring import pick_run, workplace
+    from launcher.cli.wiring import no_run, nothing_yet, pick_run, workplace
     from launcher.report.summary import summary
     from launcher.report.text import overview_text
 
-    with workplace(flags.load(), Narrator()) as place:
+    settings = flags.load()
+    if nothing_yet(settings):
+        if run_id is not None:
+            raise no_run(run_id)
+        sys.stdout.write("[]\n" if as_json else overview_text([]))
+        return 0
+    with workplace(settings, Narrator()) as place:
         if run_id is not None:
             print_result(place, place.journal.read(pick_run(place, run_id)), as_json=as_json)
             return 0

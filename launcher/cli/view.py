@@ -6,7 +6,7 @@ Knows the record and the observer; changes nothing.
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Protocol
 
@@ -39,12 +39,15 @@ def showing(narrator: Narrator) -> Iterator["View"]:
         return
     console = Console(stderr=True)
     before = narrator.write
-    with Live(console=console, auto_refresh=False, transient=True) as live:
-        narrator.write = lambda line: console.print(line, markup=False, highlight=False)
-        try:
-            yield LiveView(live)
-        finally:
-            narrator.write = before
+    live = Live(console=console, auto_refresh=False, transient=True)
+    live.start()
+    narrator.write = lambda line: console.print(line, markup=False, highlight=False)
+    try:
+        yield LiveView(live)
+    finally:
+        narrator.write = before
+        with suppress(OSError):  # the terminal may be gone
+            live.stop()
 
 
 class View(Protocol):

@@ -1,6 +1,6 @@
 """Puts settings, adapters and core together: the one place that knows them all."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -58,15 +58,28 @@ class Workplace:
 def workplace(settings: Settings, narrator: Narrator) -> Iterator[Workplace]:
     """Connect to the store and the provider for as long as a command runs."""
     home = Home(settings.run.models_dir, settings.run.workspace)
-    server = None if settings.storage.bucket else EmbeddedServer(home.workspace / "store", say=narrator.say)
+    server = None if settings.storage.bucket else embedded_server(settings, say=narrator.say)
     store = S3Store(server.connect() if server else storage_config(settings))
     world = World(store=store, pods=local_pods(settings), clock=SystemClock(), notifier=narrator, home=home)
     place = Workplace(world, Journal(store, this_launcher()), narrator, server)
     try:
         retry_leaked(place)
         yield place
+    except KeyboardInterrupt:
+        narrator.say("stopping here; `retrain status` shows what is on record")
+        raise
     finally:
         place.rest()
+
+
+def nothing_yet(settings: Settings) -> bool:
+    """Whether no run can be on record: no bucket is configured, and the embedded store never ran here."""
+    return not settings.storage.bucket and not embedded_server(settings).was_started()
+
+
+def embedded_server(settings: Settings, *, say: Callable[[str], None] = lambda _: None) -> EmbeddedServer:
+    """Return the store of this workspace; it is not started by that."""
+    return EmbeddedServer(settings.run.workspace.resolve() / "store", say=say)
 
 
 def local_pods(settings: Settings) -> ProcessPods:
@@ -134,8 +147,13 @@ def pick_run(place: Workplace, run_id: str | None) -> str:
     if len(fitting) == 1:
         return fitting[0]
     if not fitting:
-        raise UsageError(
-            f"there is no run {run_id}" if run_id else "there is no run yet",
-            next_step="`retrain status` lists the runs, `retrain run` starts one",
-        )
+        raise no_run(run_id)
     raise UsageError(f"more than one run fits: {', '.join(fitting)}", next_step="name one of them")
+
+
+def no_run(run_id: str | None) -> UsageError:
+    """Return what to say when the run that was asked for is not on record."""
+    return UsageError(
+        f"there is no run {run_id}" if run_id else "there is no run yet",
+        next_step="`retrain status` lists the runs, `retrain run` starts one",
+    )

@@ -85,6 +85,10 @@ class EmbeddedServer:
         """Let others stop the server; it goes on. Whoever is killed does that, too."""
         self._use.release()
 
+    def was_started(self) -> bool:
+        """Tell whether it ever ran here: without that there is nothing in it."""
+        return self._data.exists()
+
     def is_running(self) -> bool:
         """Tell whether the server's process lives."""
         state = ServerState.read(self._file)

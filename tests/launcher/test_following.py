@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from job.contract.events import Progress
-from launcher.cli.follow import DETACHED, follow
+from launcher.cli.follow import follow
 from launcher.cli.narrator import Narrator
 from launcher.cli.view import panel, progress_line
 from launcher.cli.wiring import Workplace, pick_run, retry_leaked
@@ -74,7 +74,7 @@ def test_ctrl_c_detaches_and_the_lease_is_free_at_once(fake: FakeWorld) -> None:
 
     fake.clock.disturb[3] = interrupt
     place, lines = place_of(fake)
-    assert follow(place, RUN, as_json=False) == DETACHED
+    assert follow(place, RUN, as_json=False) == 130
     assert f"retrain attach {RUN}" in lines[-1] and f"retrain cancel {RUN}" in lines[-1]
     assert fake.pods.existing  # the pod works on
     fake.journal("launcher-2").acquire(RUN)
