@@ -5,49 +5,33 @@ pods carry host and port), is started by one launcher at a time and never stoppe
 Knows weed, boto3 and this machine.
 """
 
-import re
 import shutil
-import subprocess
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-import psutil
-from botocore.exceptions import BotoCoreError, ClientError
 
 from launcher.errors import LocalDiskError, StorageError
+from launcher.files import disk_errors
 from launcher.locking import FileLock
 from launcher.machine import ProcessIdentity
-from launcher.storage import weed
+from launcher.storage import daemons, weed
+from launcher.storage.daemons import Daemon
+from launcher.storage.local_bucket import BUCKET, bucket_of, make_ready, starting_client
 from launcher.storage.s3_config import S3Config
-from launcher.storage.s3_errors import code_of
-from launcher.storage.server_state import ServerState
-from launcher.storage.weed import HOST
+from launcher.storage.server_log import ServerLog
+from launcher.storage.server_state import NAME, ServerState
 
-if TYPE_CHECKING:
-    from mypy_boto3_s3 import S3Client
+__all__ = ["BUCKET", "EmbeddedServer"]
 
-BUCKET = "retrain"
-MARKER = ".ready"
-"""An object that is there from the first start on: when it can be read, so can the others."""
 START_SECONDS = 30.0
-STOP_SECONDS = 40.0
-"""weed takes 2 to 30 s to end after SIGTERM."""
-LOCK_SECONDS = START_SECONDS + STOP_SECONDS
+LAUNCHES_MAX = 4
+"""In a row that may lose a port to another program."""
+LOCK_SECONDS = 2 * START_SECONDS
 POLL_SECONDS = 0.1
-ANSWER_SECONDS = 5.0
-"""For one request while it starts."""
 FREE_BYTES_MIN = 64 << 20
 """Above what weed keeps free."""
-OUTPUT_BYTES_MAX = 8 << 20
-LOGS_KEPT = 4
-TAIL_LINES = 15
-TAIL_BYTES = 16 << 10
-_ERROR_LINE = re.compile(r"[EF]\d{4} |panic: |flag provided")
-"""glog's errors and fatal errors, Go's panics, and a flag of another version of weed."""
 
 
 class EmbeddedServer:
@@ -58,10 +42,8 @@ class EmbeddedServer:
         self.folder = folder.resolve()
         self._say = say
         self._data = self.folder / "data"
-        self._logs = self.folder / "logs"
-        self._output = self._logs / "output.txt"
-        """What weed says outside its log: its banner, and why it ended."""
-        self._file = self.folder / "server.json"
+        self._log = ServerLog(self.folder / "logs")
+        self._file = self.folder / NAME
         self._use = FileLock(self.folder / "users.lock")
         """Shared by everyone who uses the server; had alone by who stops it."""
         self._start = FileLock(self.folder / "start.lock")
@@ -76,7 +58,7 @@ class EmbeddedServer:
                 # Before the look whether it runs: from here on nobody stops it.
                 if not self._use.is_held():
                     self._take(self._use, shared=True)
-                return _config(self._ready())
+                return bucket_of(self._ready(), self.folder)
         except BaseException:
             self.close()
             raise
@@ -90,9 +72,9 @@ class EmbeddedServer:
         return self._data.exists()
 
     def is_running(self) -> bool:
-        """Tell whether the server's process lives."""
+        """Tell whether the server's process lives. Raises StorageError when its record cannot be read."""
         state = ServerState.read(self._file)
-        return (state is not None and _is_alive(state)) or bool(weed.running(self._data))
+        return (state is not None and self._daemon(state) is not None) or bool(daemons.of_folder(self.folder))
 
     def stop(self, *, needed: Callable[[], bool] = lambda: False) -> bool:
         """Close, then end the server and wait for it, unless somebody uses it or it is `needed`.
@@ -106,10 +88,10 @@ class EmbeddedServer:
                 if not self._use.take() or needed():
                     return False
                 with self._starting():
+                    self._end_all(daemons.of_folder(self.folder))
                     state = ServerState.read(self._file)
-                    for pid in weed.running(self._data):
-                        _end(pid)
                     if state is not None:
+                        weed.remove_sockets(state.ports)
                         replace(state, process=None, ready=False).write(self._file)
                 return True
         finally:
@@ -118,122 +100,165 @@ class EmbeddedServer:
     def _ready(self) -> ServerState:
         """Return the state of a server that answers, started if need be."""
         state = ServerState.read(self._file)
-        self._trim_output()
-        if state is None or not state.ready or not _is_alive(state):
+        self._log.trim()
+        if state is None or not state.ready or self._daemon(state) is None:
             with self._starting():
                 return self._started()
         return state
 
+    def _daemon(self, state: ServerState) -> Daemon | None:
+        """Return the recorded process, if it lives, is of this folder, and still has its data."""
+        daemon = daemons.at(state.process) if state.process is not None else None
+        if daemon is None or daemon.folder != self.folder or not daemon.in_place:
+            return None
+        return daemon if self._data.is_dir() else None
+
     def _started(self) -> ServerState:
-        state = ServerState.read(self._file)
-        pids = weed.running(self._data)
+        self._end_leftovers()
+        state = self._own_state()
+        running = daemons.of_folder(self.folder)
+        # One that was moved with its folder looks for its files where they are no longer.
+        usable = [daemon for daemon in running if daemon.in_place and state is not None]
+        if not self._data.is_dir():
+            usable = []
+        self._end_all([daemon for daemon in running if daemon not in usable[:1]])
         if state is None:
-            # Whoever runs here serves a folder that was deleted under it, or has keys that nobody knows.
-            for pid in pids:
-                _end(pid)
-            state, pids = ServerState.fresh(), ()
-        if not pids:
-            state = self._launch(state)
-        elif state.process is None or state.process.pid not in pids:
-            # Its launcher died between starting it and writing it down.
-            state = replace(state, process=ProcessIdentity.of(pids[0]), ready=False)
-        if not state.ready:
-            self._wait(state)
-            state = replace(state, ready=True)
+            state = ServerState.fresh(self.folder)
+        if usable:
+            # Where it is not the recorded one, its launcher died before it wrote it down.
+            known = state.process == usable[0].process
+            state = replace(state, process=usable[0].process, ready=state.ready and known)
+            if not state.ready and not self._answers(state):
+                self._end(state)
+                usable = []
+        if not usable:
+            state = self._launched(state)
+        state = replace(state, ready=True, folder=str(self.folder))
         state.write(self._file)
         return state
 
-    def _launch(self, state: ServerState) -> ServerState:
+    def _answers(self, state: ServerState) -> bool:
+        try:
+            return self._wait(state)
+        except StorageError:
+            return False
+
+    def _own_state(self) -> ServerState | None:
+        """Return what is on record for this very folder."""
+        state = ServerState.read(self._file)
+        if state is not None and state.is_copied_to(self.folder):
+            self._say(
+                f"{self.folder} is a copy of {state.folder}: its local store gets keys and ports of its own."
+            )
+            return None
+        return state
+
+    def _end_leftovers(self) -> None:
+        """End servers whose folder was deleted: no command will ever come to them."""
+        for daemon in daemons.leftovers():
+            daemons.end(daemon.process)
+            self._say(
+                f"ended a leftover local store, process {daemon.pid}: its folder {daemon.started_for} was"
+                " deleted"
+            )
+
+    def _end_all(self, running: Iterable[Daemon]) -> None:
+        for daemon in running:
+            daemons.end(daemon.process)
+
+    def _launched(self, state: ServerState) -> ServerState:
+        """Return the state of a new process that answers, on other ports where another program has ours."""
         self._check_disk()
-        binary = weed.binary()
+        for _ in range(LAUNCHES_MAX):
+            state = self._launch(self._on_free_ports(state))
+            try:
+                if self._wait(state):
+                    return state
+            except BaseException:
+                self._end(state)
+                raise
+            if not state.ports.taken():
+                break
+            # Somebody came between the look and the server.
+        raise StorageError(
+            f"The local S3 server ended as it started.\n{self._log.tail()}", next_step=self._advice()
+        )
+
+    def _end(self, state: ServerState) -> None:
+        if state.process is not None:
+            daemons.end(state.process)
+        weed.remove_sockets(state.ports)
+
+    def _on_free_ports(self, state: ServerState) -> ServerState:
         taken = state.ports.taken()
-        if taken:
-            ports = state.ports.without(taken)
-            if state.ports.s3 != ports.s3:
-                self._say(
-                    f"Port {state.ports.s3} of the local store is taken by another program; it moves to port "
-                    f"{ports.s3}. Pods that are still running cannot reach it there."
-                )
-            state = replace(state, ports=ports)
-        state = replace(state, process=None, ready=False)
+        weed.remove_sockets(state.ports)
+        if not taken:
+            return state
+        ports = state.ports.without(taken)
+        if state.ports.s3 != ports.s3 and self._data.is_dir():
+            self._say(
+                f"Port {state.ports.s3} of the local store is taken by {daemons.owner_of(state.ports.s3)}; it"
+                f" moves to port {ports.s3}. Pods that are still running cannot reach it there."
+            )
+        return replace(state, ports=ports)
+
+    def _launch(self, state: ServerState) -> ServerState:
+        binary = weed.binary()
+        state = replace(state, process=None, ready=False, folder=str(self.folder))
         # Keys and ports first: whoever finds the process without a record of it can still use it.
         state.write(self._file)
         self._data.mkdir(mode=0o700, exist_ok=True)
-        self._logs.mkdir(mode=0o700, exist_ok=True)
-        self._drop_old_logs()
-        if self._output.exists():
-            self._output.replace(self._output.with_name("output.old.txt"))
-        with self._output.open("ab") as output:
-            child = subprocess.Popen(
-                weed.arguments(binary, self._data, self._logs, state.ports),
-                stdin=subprocess.DEVNULL,
-                # A file, not a pipe: nobody is left to drain one when the launcher is gone.
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                cwd=self.folder,
-                env=weed.environment(self.folder, access_key=state.access_key, secret_key=state.secret_key),
-                start_new_session=True,
+        self._log.begin()
+        with self._log.output.open("ab") as output:
+            child = weed.start(
+                binary,
+                self.folder,
+                output,
+                state.ports,
+                access_key=state.access_key,
+                secret_key=state.secret_key,
             )
-        state = replace(state, process=ProcessIdentity.of(child.pid))
-        state.write(self._file)
+        try:
+            state = replace(state, process=ProcessIdentity.of(child.pid))
+            state.write(self._file)
+        except BaseException:
+            child.kill()
+            child.wait()
+            raise
         return state
 
-    def _wait(self, state: ServerState) -> None:
-        """Wait until the server has its bucket and gives back what was stored in it before."""
-        client = _config(state).client(attempts=1, read_seconds=ANSWER_SECONDS)
+    def _wait(self, state: ServerState) -> bool:
+        """Wait until the server has its bucket and gives back what was stored in it before.
+
+        Returns False when it ended. Raises StorageError when it does neither.
+        """
+        client = starting_client(bucket_of(state, self.folder))
+        process = state.process
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
-            if not _is_alive(state):
-                raise StorageError(
-                    f"The local S3 server ended as it started.\n{self._tail()}", next_step=self._advice()
-                )
-            with suppress(BotoCoreError, ClientError):
-                _make_ready(client)
-                return
+            if process is None or not process.is_alive():
+                return False
+            # Another S3 server may have come to our port just before ours did.
+            if make_ready(client) and daemons.listens(process.pid, state.ports.s3):
+                return True
             time.sleep(POLL_SECONDS)
         raise StorageError(
-            f"The local S3 server did not answer within {START_SECONDS:.0f} s.\n{self._tail()}",
+            f"The local S3 server did not answer within {START_SECONDS:.0f} s.\n{self._log.tail()}",
             next_step=self._advice(),
         )
 
     def _check_disk(self) -> None:
-        disk = shutil.disk_usage(self.folder)
-        needed = int(disk.total * weed.FREE_SHARE_MIN) + FREE_BYTES_MIN
-        if disk.free < needed:
+        free = shutil.disk_usage(self.folder).free
+        needed = weed.FREE_BYTES_MIN + FREE_BYTES_MIN
+        if free < needed:
             raise LocalDiskError(
-                f"The disk of {self.folder} has {disk.free >> 20} MiB free; the local store needs "
+                f"The disk of {self.folder} has {free >> 20} MiB free; the local store needs "
                 f"{needed >> 20} MiB.",
                 next_step="Make room, or configure a bucket in retrain.toml.",
             )
 
-    def _trim_output(self) -> None:
-        """Keep the end of what weed said when it has become long. It appends, so it goes on behind that."""
-        with suppress(OSError):
-            if self._output.stat().st_size > OUTPUT_BYTES_MAX:
-                end = self._output.read_bytes()[-TAIL_BYTES:]
-                self._output.write_bytes(end)
-
-    def _drop_old_logs(self) -> None:
-        # weed rotates what one process writes; every start begins a file of its own.
-        for path in sorted(self._logs.glob("weed.*.log.*"), key=lambda path: path.lstat().st_mtime)[
-            :-LOGS_KEPT
-        ]:
-            path.unlink(missing_ok=True)
-
-    def _tail(self) -> str:
-        """Return the last lines that weed wrote, errors alone where there are any; stacks would bury them.
-
-        It prints no keys: it knows them by environment.
-        """
-        with suppress(OSError):
-            text = self._output.read_bytes().decode(errors="replace")
-            lines = [line.rstrip() for line in text.splitlines() if line.strip()]
-            errors = [line for line in lines if _ERROR_LINE.match(line)]
-            return "\n".join((errors or lines)[-TAIL_LINES:])
-        return ""
-
     def _advice(self) -> str:
-        return f"Read the logs in {self._logs}; `retrain doctor` checks the store."
+        return f"Read the logs in {self._log.folder}; `retrain doctor` checks the store."
 
     @contextmanager
     def _starting(self) -> Iterator[None]:
@@ -253,56 +278,8 @@ class EmbeddedServer:
     @contextmanager
     def _keeping(self) -> Iterator[None]:
         """Make the folder; turn the local disk's errors into LocalDiskError."""
-        try:
+        with disk_errors(
+            f"The local store cannot be kept in {self.folder}", when_full="Make room, then try again."
+        ):
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             yield
-        except OSError as exc:
-            raise LocalDiskError(
-                f"The local store cannot be kept in {self.folder}: {exc.strerror or type(exc).__name__}.",
-                next_step="Check that the disk has room and the folder may be written.",
-            ) from exc
-
-
-def _is_alive(state: ServerState) -> bool:
-    # One of another container is of no use here: its loopback is not ours.
-    process = state.process
-    return process is not None and process.could_be_seen_here() and process.is_alive()
-
-
-def _make_ready(client: "S3Client") -> None:
-    """Make the bucket where it is not there, and read or write an object. Raises ClientError, BotoCoreError.
-
-    The server answers before its volumes have joined it: until then every object in them gives HTTP 500.
-    """
-    try:
-        client.create_bucket(Bucket=BUCKET)
-    except ClientError as exc:
-        if code_of(exc) not in ("BucketAlreadyExists", "BucketAlreadyOwnedByYou"):
-            raise
-    try:
-        client.get_object(Bucket=BUCKET, Key=MARKER)["Body"].read()
-    except ClientError as exc:
-        if code_of(exc) != "NoSuchKey":
-            raise
-        client.put_object(Bucket=BUCKET, Key=MARKER, Body=b"ready")
-
-
-def _config(state: ServerState) -> S3Config:
-    return S3Config(
-        bucket=BUCKET,
-        endpoint_url=f"http://{HOST}:{state.ports.s3}",
-        access_key=state.access_key,
-        secret_key=state.secret_key,
-    )
-
-
-def _end(pid: int) -> None:
-    """End a process and wait until it is gone: SIGTERM, then SIGKILL."""
-    with suppress(psutil.NoSuchProcess):
-        process = psutil.Process(pid)
-        process.terminate()
-        try:
-            process.wait(STOP_SECONDS)
-        except psutil.TimeoutExpired:
-            process.kill()
-            process.wait(STOP_SECONDS)

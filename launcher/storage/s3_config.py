@@ -7,6 +7,7 @@ import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Self
 from urllib.parse import urlsplit
 
@@ -44,6 +45,10 @@ class S3Config:
     """When temporary credentials end, and with them every URL they signed."""
     prefix: str = ""
     """Goes before every key, so that a bucket can be shared."""
+    folder: Path | None = None
+    """Where the store keeps its data, if that is on this machine."""
+    free_bytes_min: int = 0
+    """Of that folder's disk: with less the store takes no writes."""
 
     @classmethod
     def discover(

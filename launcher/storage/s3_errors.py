@@ -3,6 +3,7 @@
 No text of the server's or of botocore's is passed on: both may quote a URL, and a presigned one is a secret.
 """
 
+import shutil
 from typing import TypeGuard
 
 from botocore.exceptions import (
@@ -111,6 +112,11 @@ def _of_answer(exc: ClientError, config: S3Config, *, doing: str, conditional: b
             f"The keys may not {doing} in bucket {config.bucket!r} ({code}).",
             next_step="Let them list, read, write and delete there; docs/storage.md has the policy.",
         )
+    if status >= _SERVER_FAULT and (full := _full_disk(config)):
+        return StorageError(
+            f"{full}; could not {doing}.",
+            next_step="Make room there; the store takes writes again within a minute.",
+        )
     if code in _FULL:
         return StorageError(
             f"The store is full ({code}); could not {doing}.", next_step="Make room, then try again."
@@ -123,3 +129,17 @@ def _of_answer(exc: ClientError, config: S3Config, *, doing: str, conditional: b
     return StorageError(
         f"{config.place} refused to {doing} (HTTP {status}, {code}).", next_step="Run retrain doctor."
     )
+
+
+def _full_disk(config: S3Config) -> str:
+    """Say that the disk under a store on this machine is full; nothing where it is not, or is not known."""
+    if config.folder is None:
+        return ""
+    try:
+        free = shutil.disk_usage(config.folder).free
+    except OSError:
+        return ""
+    # It counts as low for up to a minute longer than it is.
+    if free >= config.free_bytes_min:
+        return ""
+    return f"The disk of the local store, {config.folder}, is full ({free >> 20} MiB free)"

@@ -11,7 +11,9 @@ from pathlib import Path
 from launcher.errors import StorageError
 from launcher.files import write_atomically
 from launcher.machine import ProcessIdentity
-from launcher.storage.weed import Ports
+from launcher.storage.local_ports import Ports
+
+NAME = "server.json"
 
 
 @dataclass(frozen=True)
@@ -24,13 +26,23 @@ class ServerState:
     process: ProcessIdentity | None = None
     ready: bool = False
     """Whether this process has answered a signed request and has its bucket."""
+    folder: str = ""
+    """Whose it is: a copy of the file in another folder is not."""
 
     @classmethod
-    def fresh(cls) -> "ServerState":
-        """Make keys and choose ports."""
+    def fresh(cls, folder: Path) -> "ServerState":
+        """Make keys and choose ports for the store of a folder. Raises UsageError when no ports are free."""
         return cls(
-            access_key=secrets.token_hex(10), secret_key=secrets.token_urlsafe(30), ports=Ports.choose()
+            access_key=secrets.token_hex(10),
+            secret_key=secrets.token_urlsafe(30),
+            ports=Ports.choose(),
+            folder=str(folder),
         )
+
+    def is_copied_to(self, folder: Path) -> bool:
+        """Tell whether this was copied to `folder` from another that is still there, not moved with it."""
+        origin = Path(self.folder or folder)
+        return origin != folder and (origin / NAME).exists()
 
     @classmethod
     def read(cls, path: Path) -> "ServerState | None":
@@ -40,9 +52,10 @@ class ServerState:
             return cls(
                 access_key=str(fields["access_key"]),
                 secret_key=str(fields["secret_key"]),
-                ports=Ports(**fields["ports"]),
+                ports=Ports.from_json(fields["ports"]),
                 process=_identity(fields["process"]),
                 ready=bool(fields["ready"]),
+                folder=str(fields.get("folder", "")),
             )
         except FileNotFoundError:
             return None

@@ -1,57 +1,47 @@
-"""How the `weed` binary is found, started and recognised: its flags, its environment, its ports.
+"""How the `weed` binary is found and started: its flags, its environment, what it leaves behind.
 
-Knows SeaweedFS and this machine; nothing of S3 or of the project's files.
+Knows SeaweedFS; nothing of S3 or of the project's files.
 """
 
-import random
 import shutil
 import socket
+import stat
+import subprocess
 import sys
-from dataclasses import asdict, dataclass, fields
+from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
-from typing import Self
-
-import psutil
+from typing import IO
 
 from launcher.errors import UsageError
+from launcher.storage.local_ports import GRPC_OFFSET, HOST, Ports
 
-HOST = "127.0.0.1"
-GRPC_OFFSET = 10_000
-"""weed's own: every HTTP port has a gRPC port this much higher."""
-_PORTS = range(11_000, 21_000)
-"""With their gRPC ports below Linux's ephemeral range (32768 and up), where any connection may sit."""
+__all__ = ["HOST", "MARK", "arguments", "binary", "environment", "remove_sockets", "version"]
+
+MARK = "RETRAIN_STORE"
+"""In the environment of every server of ours: the folder it was started for. Nobody else's has it."""
+FREE_BYTES_MIN = 256 << 20
+"""Of the disk: below it weed makes every volume read-only, within a minute."""
+VOLUME_MB = 64
+"""Of the files that objects lie in. Small ones are compacted with little room to spare."""
+_VOLUMES_MAX = 100_000
+"""The disk is the limit. Counted from the free room, the last of it could not be used."""
+_UPLOADS_MAX = 6
+"""At once; further ones wait. Each takes tens of MiB of memory."""
+_IDLE_SECONDS = 60
+"""Of a connection in the middle of a request: who stalls keeps nobody waiting for longer."""
+_CHUNKS_MB = 16
+"""In flight between S3 and the volumes, each way."""
+_READ_CACHE_MB = 64
 _LOG_FILE_MB = 4
 _LOG_FILES = 2
 """Per severity, of which glog has four: 32 MB of log at most."""
-_MEMORY = "300MiB"
-FREE_SHARE_MIN = 0.01
-"""Of the disk: below it weed makes every volume read-only, and has no flag for it."""
-
-
-@dataclass(frozen=True)
-class Ports:
-    """Where the server's parts listen, all on loopback."""
-
-    s3: int
-    master: int
-    filer: int
-    volume: int
-    admin: int
-
-    @classmethod
-    def choose(cls) -> Self:
-        """Take free ports at random."""
-        return cls(*_choose(len(fields(cls))))
-
-    def taken(self) -> tuple[int, ...]:
-        """Return those that somebody listens on, here or at their gRPC port."""
-        return tuple(port for port in asdict(self).values() if not _is_free(port))
-
-    def without(self, taken: tuple[int, ...]) -> Self:
-        """Return these ports with the taken ones chosen anew."""
-        fresh = iter(_choose(len(taken), but=tuple(asdict(self).values())))
-        values = {name: next(fresh) if port in taken else port for name, port in asdict(self).items()}
-        return type(self)(**values)
+_HEAP = "150MiB"
+"""What Go's collector aims to stay below; it works harder near it, and lets it be passed."""
+_HEAP_GROWTH_PERCENT = 25
+"""Between two collections. Go's own default is 100."""
+_VERSION_SECONDS = 10.0
+_SOCKETS = Path("/tmp")  # noqa: S108 - weed's own choice, for which it has no flag
 
 
 def binary() -> Path:
@@ -66,6 +56,22 @@ def binary() -> Path:
     return Path(found)
 
 
+def version() -> str:
+    """Return the version of `weed`, such as "4.48". Raises UsageError when it does not run."""
+    path = binary()
+    try:
+        said = subprocess.run(
+            [str(path), "version"], capture_output=True, text=True, timeout=_VERSION_SECONDS, check=True
+        ).stdout
+    except (OSError, subprocess.SubprocessError) as exc:
+        raise UsageError(
+            f"{path} does not run on this machine ({type(exc).__name__}).",
+            next_step="Install it again: pip install --force-reinstall 'retrain[local]'.",
+        ) from exc
+    words = said.split()
+    return next((word for word in words if word[0].isdigit() and "." in word), " ".join(words[:5]))
+
+
 def arguments(weed: Path, data: Path, logs: Path, ports: Ports) -> list[str]:
     """Return the command line: S3 and what it needs, on loopback only, nothing sent home, no secrets."""
     return [
@@ -77,22 +83,35 @@ def arguments(weed: Path, data: Path, logs: Path, ports: Ports) -> list[str]:
         f"-logdir={logs}",
         f"-log_max_size_mb={_LOG_FILE_MB}",
         f"-log_max_files={_LOG_FILES}",
-        "mini",
-        _of_folder(data),
+        # Not `weed mini`: that refuses to write below 1% of the disk, 10 GB of a large one.
+        "server",
+        f"-dir={data}",
         f"-ip={HOST}",
         f"-ip.bind={HOST}",
+        f"-master.port={ports.master}",
+        "-master.peers=none",
         "-master.telemetry=false",
-        "-webdav=false",
-        "-admin.ui=false",
+        "-master.heartbeatInterval=300ms",
+        f"-master.volumeSizeLimitMB={VOLUME_MB}",
+        f"-volume.port={ports.volume}",
+        f"-volume.max={_VOLUMES_MAX}",
+        f"-volume.minFreeSpace={FREE_BYTES_MIN >> 20}MiB",
+        f"-volume.concurrentUploadLimitMB={_CHUNKS_MB}",
+        f"-volume.concurrentDownloadLimitMB={_CHUNKS_MB}",
+        "-filer",
+        f"-filer.port={ports.filer}",
+        # Relative to the working directory: the path of a socket may have but 108 bytes.
+        "-filer.localSocket=filer.sock",
+        "-s3",
+        f"-s3.port={ports.s3}",
+        "-s3.localSocket=s3.sock",
         # A bucket that is missing must be an error here as everywhere, not spring into being.
         "-s3.autoCreateBucket=false",
         "-s3.port.iceberg=0",
         "-s3.port.lance=0",
-        f"-s3.port={ports.s3}",
-        f"-master.port={ports.master}",
-        f"-filer.port={ports.filer}",
-        f"-volume.port={ports.volume}",
-        f"-admin.port={ports.admin}",
+        f"-s3.concurrentFileUploadLimit={_UPLOADS_MAX}",
+        f"-s3.idleTimeout={_IDLE_SECONDS}",
+        f"-s3.readerCacheSizeMB={_READ_CACHE_MB}",
     ]
 
 
@@ -101,50 +120,50 @@ def environment(home: Path, *, access_key: str, secret_key: str) -> dict[str, st
     return {
         "AWS_ACCESS_KEY_ID": access_key,
         "AWS_SECRET_ACCESS_KEY": secret_key,
-        "GOMEMLIMIT": _MEMORY,
+        "GOGC": str(_HEAP_GROWTH_PERCENT),
+        "GOMEMLIMIT": _HEAP,
         "HOME": str(home),
+        MARK: str(home),
         "PATH": "/usr/bin:/bin",
+        # One new volume when one is full, not seven.
+        "WEED_MASTER_VOLUME_GROWTH_COPY_1": "1",
+        # Encrypts nothing here, but without it every start logs an error.
+        "WEED_S3_SSE_KEY": secret_key,
     }
 
 
-def running(data: Path) -> tuple[int, ...]:
-    """Return the pids of every weed that serves this very data folder, recorded or not."""
-    marker = _of_folder(data)
-    found = []
-    for process in psutil.process_iter(["cmdline", "status"]):
-        line = process.info["cmdline"] or []
-        if "mini" in line and marker in line and process.info["status"] != psutil.STATUS_ZOMBIE:
-            found.append(process.pid)
-    return tuple(found)
+def start(
+    weed: Path, folder: Path, output: IO[bytes], ports: Ports, *, access_key: str, secret_key: str
+) -> "subprocess.Popen[bytes]":
+    """Start the server of a folder in a session of its own, where no Ctrl-C of ours reaches it.
+
+    What it prints goes to `output`, a file: nobody is left to drain a pipe when the launcher is gone. Raises
+    OSError.
+    """
+    return subprocess.Popen(
+        arguments(weed, folder / "data", folder / "logs", ports),
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        cwd=folder,
+        env=environment(folder, access_key=access_key, secret_key=secret_key),
+        start_new_session=True,
+    )
 
 
-def _of_folder(data: Path) -> str:
-    return f"-dir={data}"
+def remove_sockets(ports: Ports) -> None:
+    """Remove what a server on these ports left in /tmp when it was killed, if nobody listens there now."""
+    for part, port in asdict(ports).items():
+        path = _SOCKETS / f"seaweedfs-{part}-grpc-{port + GRPC_OFFSET}.sock"
+        with suppress(OSError):
+            if stat.S_ISSOCK(path.lstat().st_mode) and not _listens(path):
+                path.unlink()
 
 
-def _choose(count: int, *, but: tuple[int, ...] = ()) -> list[int]:
-    chosen: list[int] = []
-    for port in random.sample(_PORTS, len(_PORTS)):
-        if len(chosen) == count:
-            break
-        if port not in but and _is_free(port):
-            chosen.append(port)
-    if len(chosen) < count:
-        raise UsageError(f"No {count} free ports between {_PORTS.start} and {_PORTS.stop}.")
-    return chosen
-
-
-def _is_free(port: int) -> bool:
-    # weed refuses a port that is taken on any interface, though it listens on loopback alone.
-    return all(_can_bind(host, number) for host in (HOST, "") for number in (port, port + GRPC_OFFSET))
-
-
-def _can_bind(host: str, port: int) -> bool:
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        # As weed binds: connections of a server that just ended (TIME_WAIT) do not make its port taken.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+def _listens(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         try:
-            probe.bind((host, port))
-        except OSError:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
             return False
     return True

@@ -1,6 +1,5 @@
 """The server on loopback: started once, found again, hard to lose."""
 
-import json
 import os
 import shutil
 import signal
@@ -8,12 +7,11 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import httpx
 import psutil
@@ -22,16 +20,12 @@ import pytest
 from launcher.errors import LocalDiskError, StorageError, UsageError
 from launcher.locking import FileLock
 from launcher.machine import ProcessIdentity
-from launcher.storage import embedded, weed
-from launcher.storage.embedded import MARKER, EmbeddedServer
-from launcher.storage.s3 import S3Store
-
-CONNECT = """
-import sys
-from pathlib import Path
+from launcher.storage import embedded, server_log, weed
 from launcher.storage.embedded import EmbeddedServer
-print(EmbeddedServer(Path(sys.argv[1])).connect().endpoint_url)
-"""
+from launcher.storage.local_bucket import MARKER
+from launcher.storage.local_ports import GRPC_OFFSET, Ports
+from launcher.storage.s3 import S3Store
+from tests.launcher.storage.servers import CONNECT, kill, pids, recorded, rerecord
 
 
 @pytest.fixture
@@ -41,33 +35,14 @@ def server(tmp_path: Path) -> Iterator[EmbeddedServer]:
     kill(server)
 
 
-def kill(server: EmbeddedServer) -> None:
-    """End it the hard way, as a power cut would."""
-    for pid in weed.running(server.folder / "data"):
-        process = psutil.Process(pid)
-        process.kill()
-        process.wait(10)
-
-
-def recorded(server: EmbeddedServer) -> dict[str, Any]:
-    fields: dict[str, Any] = json.loads((server.folder / "server.json").read_bytes())
-    return fields
-
-
-def rerecord(server: EmbeddedServer, change: Callable[[dict[str, Any]], None]) -> None:
-    fields = recorded(server)
-    change(fields)
-    (server.folder / "server.json").write_text(json.dumps(fields))
-
-
 @pytest.mark.slow
 def test_it_starts_once_and_stops(server: EmbeddedServer) -> None:
     assert not server.is_running()
     first = server.connect()
-    pids = weed.running(server.folder / "data")
+    running = pids(server)
     assert server.is_running()
     assert server.connect() == first
-    assert weed.running(server.folder / "data") == pids
+    assert pids(server) == running
     server.stop()
     assert not server.is_running()
     server.stop()
@@ -76,7 +51,7 @@ def test_it_starts_once_and_stops(server: EmbeddedServer) -> None:
 @pytest.mark.slow
 def test_it_keeps_to_loopback_and_keeps_its_secrets(server: EmbeddedServer) -> None:
     config = server.connect()
-    (pid,) = weed.running(server.folder / "data")
+    (pid,) = pids(server)
     process = psutil.Process(pid)
     listening = {c.laddr.ip for c in process.net_connections() if c.status == psutil.CONN_LISTEN}
     assert listening == {"127.0.0.1"}
@@ -84,9 +59,13 @@ def test_it_keeps_to_loopback_and_keeps_its_secrets(server: EmbeddedServer) -> N
     assert set(process.environ()) == {
         "AWS_ACCESS_KEY_ID",
         "AWS_SECRET_ACCESS_KEY",
+        "GOGC",
         "GOMEMLIMIT",
         "HOME",
         "PATH",
+        "RETRAIN_STORE",
+        "WEED_MASTER_VOLUME_GROWTH_COPY_1",
+        "WEED_S3_SSE_KEY",
     }
     assert (server.folder / "server.json").stat().st_mode & 0o777 == 0o600
     assert server.folder.stat().st_mode & 0o777 == 0o700
@@ -113,7 +92,7 @@ def test_two_launchers_start_one(server: EmbeddedServer) -> None:
     answers = {starter.communicate(timeout=90)[0].strip() for starter in starters}
     assert [starter.returncode for starter in starters] == [0, 0]
     assert answers == {server.connect().endpoint_url}
-    assert len(weed.running(server.folder / "data")) == 1
+    assert len(pids(server)) == 1
 
 
 @pytest.mark.slow
@@ -129,20 +108,20 @@ def test_it_outlives_the_launcher_that_is_killed(server: EmbeddedServer) -> None
 @pytest.mark.slow
 def test_a_server_that_was_never_written_down_is_taken_over(server: EmbeddedServer) -> None:
     config = server.connect()
-    pids = weed.running(server.folder / "data")
+    running = pids(server)
     rerecord(server, lambda fields: fields.update(process=None, ready=False))
     assert server.connect() == config
-    assert weed.running(server.folder / "data") == pids
-    assert recorded(server)["process"]["pid"] == pids[0]
+    assert pids(server) == running
+    assert recorded(server)["process"]["pid"] == running[0]
 
 
 @pytest.mark.slow
 def test_a_server_whose_folder_was_deleted_is_replaced(server: EmbeddedServer) -> None:
     config = server.connect()
-    (old,) = weed.running(server.folder / "data")
+    (old,) = pids(server)
     shutil.rmtree(server.folder)
     assert server.connect() != config
-    (new,) = weed.running(server.folder / "data")
+    (new,) = pids(server)
     assert new != old
     assert [item.key for item in S3Store(server.connect()).list("")] == [MARKER]
 
@@ -253,10 +232,10 @@ def test_nobody_begins_to_use_it_while_it_is_decided_and_stopped(server: Embedde
 @pytest.mark.slow
 def test_a_record_of_another_version_costs_no_server(server: EmbeddedServer) -> None:
     config = server.connect()
-    pids = weed.running(server.folder / "data")
+    running = pids(server)
     rerecord(server, lambda fields: fields["process"].pop("pid_namespace"))
     assert server.connect() == config
-    assert weed.running(server.folder / "data") == pids
+    assert pids(server) == running
 
 
 def test_a_failed_start_lets_go_of_it(server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -284,16 +263,17 @@ def test_silence_is_an_error_in_the_end(server: EmbeddedServer, monkeypatch: pyt
     )
     with pytest.raises(StorageError, match=r"did not answer within 0 s\.\nhm"):
         server.connect()
-    os.kill(recorded(server)["process"]["pid"], signal.SIGKILL)
+    assert not psutil.pid_exists(recorded(server)["process"]["pid"]), "what was started is not left"
 
 
 def test_a_full_disk_is_said_before_anything_starts(
     server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "launcher.storage.embedded.shutil.disk_usage", lambda _: SimpleNamespace(total=1 << 40, free=10 << 30)
+        "launcher.storage.embedded.shutil.disk_usage",
+        lambda _: SimpleNamespace(free=300 << 20),
     )
-    with pytest.raises(LocalDiskError, match="10240 MiB free; the local store needs 10549 MiB"):
+    with pytest.raises(LocalDiskError, match="300 MiB free; the local store needs 320 MiB"):
         server.connect()
     assert not server.is_running()
 
@@ -320,18 +300,18 @@ def test_a_record_that_cannot_be_read_is_left_to_a_person(server: EmbeddedServer
 def test_what_it_says_stays_short(server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> None:
     (server.folder / "logs").mkdir(parents=True)
     output = server.folder / "logs" / "output.txt"
-    output.write_bytes(b"x" * (embedded.OUTPUT_BYTES_MAX + 1) + b"the end")
+    output.write_bytes(b"x" * (server_log.OUTPUT_BYTES_MAX + 1) + b"the end")
     monkeypatch.setattr(weed, "binary", lambda: (_ for _ in ()).throw(UsageError("enough")))
     with pytest.raises(UsageError, match="enough"):
         server.connect()
-    assert output.stat().st_size == embedded.TAIL_BYTES
+    assert output.stat().st_size == server_log.TAIL_BYTES
     assert output.read_bytes().endswith(b"the end")
 
 
 def test_ports_have_room_above_them() -> None:
-    ports = weed.Ports.choose()
+    ports = Ports.choose()
     assert ports.taken() == ()
-    with socket.create_server(("127.0.0.1", ports.filer + weed.GRPC_OFFSET)):
+    with socket.create_server(("127.0.0.1", ports.filer + GRPC_OFFSET)):
         assert ports.taken() == (ports.filer,)
         moved = ports.without(ports.taken())
     assert moved.filer != ports.filer
@@ -340,7 +320,7 @@ def test_ports_have_room_above_them() -> None:
 
 def test_a_port_that_just_closed_is_free() -> None:
     """Connections in TIME_WAIT would else make every restart move."""
-    ports = weed.Ports.choose()
+    ports = Ports.choose()
     with socket.create_server(("127.0.0.1", ports.s3)) as listener:
         client = socket.create_connection(("127.0.0.1", ports.s3))
         accepted, _ = listener.accept()

@@ -1,0 +1,41 @@
+"""Real local stores in tests: found, killed, and their records changed, as the world does it."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import psutil
+
+from launcher.storage import daemons
+from launcher.storage.embedded import EmbeddedServer
+
+CONNECT = """
+import sys
+from pathlib import Path
+from launcher.storage.embedded import EmbeddedServer
+print(EmbeddedServer(Path(sys.argv[1])).connect().endpoint_url)
+"""
+"""A launcher that uses the store of a folder."""
+
+
+def pids(server: EmbeddedServer) -> tuple[int, ...]:
+    return tuple(daemon.pid for daemon in daemons.of_folder(server.folder))
+
+
+def kill(server: EmbeddedServer) -> None:
+    """End it the hard way, as a power cut would."""
+    for pid in pids(server):
+        process = psutil.Process(pid)
+        process.kill()
+        process.wait(10)
+
+
+def recorded(server: EmbeddedServer) -> dict[str, Any]:
+    fields: dict[str, Any] = json.loads((server.folder / "server.json").read_bytes())
+    return fields
+
+
+def rerecord(server: EmbeddedServer, change: Callable[[dict[str, Any]], None]) -> None:
+    fields = recorded(server)
+    change(fields)
+    (server.folder / "server.json").write_text(json.dumps(fields))
