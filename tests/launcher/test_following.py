@@ -2,7 +2,6 @@
 
 import io
 import json
-from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -18,11 +17,6 @@ from launcher.observe import Observer
 from launcher.reconcile import Seen
 from launcher.report.text import overview_text
 from tests.launcher.world import OUTPUT, RUN, FakeWorld
-
-
-@pytest.fixture
-def fake(tmp_path: Path) -> FakeWorld:
-    return FakeWorld(tmp_path)
 
 
 def place_of(fake: FakeWorld) -> tuple[Workplace, list[str]]:

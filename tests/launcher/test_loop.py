@@ -2,7 +2,6 @@
 
 import hashlib
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 
@@ -14,11 +13,6 @@ from launcher.ports import Offer
 from launcher.report.summary import summary
 from launcher.report.text import result_text
 from tests.launcher.world import OUTPUT, RUN, FakeWorld
-
-
-@pytest.fixture
-def fake(tmp_path: Path) -> FakeWorld:
-    return FakeWorld(tmp_path)
 
 
 def assert_all_home(fake: FakeWorld, record: RunRecord) -> None:
@@ -98,8 +92,7 @@ def test_a_pod_that_nobody_confirmed_and_that_lists_late_is_adopted_too(fake: Fa
 
 def test_attempt_two_resumes_from_the_newest_verified_state(fake: FakeWorld) -> None:
     fake.start()
-    while not fake.loop().once(RUN).checkpoints():
-        fake.clock.sleep(5)
+    fake.until_a_checkpoint()
     fake.clock.sleep(5)
     fake.pods.vanish("pod-1")
     record = fake.loop().drive(RUN)
@@ -112,8 +105,7 @@ def test_attempt_two_resumes_from_the_newest_verified_state(fake: FakeWorld) -> 
 
 def test_a_damaged_state_is_passed_over_for_the_older_one(fake: FakeWorld) -> None:
     fake.start()
-    while not fake.loop().once(RUN).checkpoints():
-        fake.clock.sleep(5)
+    fake.until_a_checkpoint()
     epoch = fake.pods.jobs["pod-1"].epoch
     fake.store.corrupt(f"runs/{RUN}/attempts/1/state/{'ab'[epoch % 2]}.tar")
     fake.pods.vanish("pod-1")
@@ -231,8 +223,7 @@ def test_a_stubborn_pod_is_leaked_loudly_and_ended_later(fake: FakeWorld) -> Non
 
 def test_absence_is_not_believed_without_an_answer(fake: FakeWorld) -> None:
     fake.start()
-    while not fake.loop().once(RUN).checkpoints():
-        fake.clock.sleep(5)
+    fake.until_a_checkpoint()
     fake.pods.silent = True
     for _ in range(20):
         record = fake.loop().once(RUN)
@@ -292,8 +283,7 @@ def test_a_launcher_that_lost_its_lease_does_nothing_more(fake: FakeWorld) -> No
 
 def test_cancel_from_another_machine(fake: FakeWorld) -> None:
     fake.start()
-    while not fake.loop().once(RUN).checkpoints():
-        fake.clock.sleep(5)
+    fake.until_a_checkpoint()
     journal = fake.journal("launcher-1")
     held = journal.acquire(RUN)
     fake.journal("elsewhere").request_cancel(RUN)

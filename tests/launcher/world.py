@@ -90,5 +90,10 @@ class FakeWorld:
         self.start(**budget)
         return self.loop().drive(RUN)
 
+    def until_a_checkpoint(self) -> None:
+        """Make passes until a checkpoint is home."""
+        while not self.loop().once(RUN).checkpoints():
+            self.clock.sleep(5)
+
     def later(self, seconds: float) -> None:
         self.store.at += timedelta(seconds=seconds)

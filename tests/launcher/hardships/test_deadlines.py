@@ -1,0 +1,160 @@
+"""The store or the provider is dead, the pods are not: what ends them, and what is said."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from launcher import actions
+from launcher.errors import (
+    Exit,
+    PodError,
+    RetrainError,
+    StorageError,
+    UsageError,
+)
+from launcher.inheritance import inherit
+from launcher.model import Phase
+from launcher.outcome import outcome
+from launcher.ports import Stored
+from tests.launcher.world import OUTPUT, RUN, FakeWorld
+
+
+def test_the_hard_deadline_holds_without_the_store(fake: FakeWorld) -> None:
+    fake.pods.job_options = [{"boot_ticks": 10_000}]
+    fake.start(max_seconds=300)
+    fake.clock.disturb[4] = lambda: fake.store.fail(10**9)
+    with pytest.raises(StorageError, match="every pod was ended at its deadline"):
+        fake.loop().drive(RUN)
+    assert fake.pods.existing == {} and fake.clock.slept < 300 + 120 + 180
+
+
+def test_without_store_and_provider_it_is_a_leak(fake: FakeWorld) -> None:
+    fake.pods.job_options = [{"boot_ticks": 10_000}]
+    fake.start(max_seconds=300)
+
+    def silence() -> None:
+        fake.store.fail(10**9)
+        fake.pods.silent = True
+
+    fake.clock.disturb[4] = silence
+    with pytest.raises(RetrainError, match="LEAKED") as caught:
+        fake.loop().drive(RUN)
+    assert caught.value.exit_code is Exit.LEAKED
+
+
+def test_the_deadline_holds_though_the_store_died_before_the_first_look(
+    fake: FakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake.pods.job_options = [{"boot_ticks": 10_000}]
+    fake.start(max_seconds=300)
+    fake.loop().once(RUN)
+    fake.later(61)
+
+    def dies(prefix: str) -> Sequence[Stored]:
+        fake.store.fail(10**9)
+        return ()
+
+    monkeypatch.setattr(fake.store, "list", dies)
+    with pytest.raises(StorageError):
+        fake.loop("launcher-2").drive(RUN)
+    assert fake.pods.existing == {} and fake.clock.slept < 3600
+
+
+def test_waiting_for_the_lease_does_not_outwait_the_deadline(fake: FakeWorld) -> None:
+    fake.pods.job_options = [{"boot_ticks": 10_000}]
+    fake.start(max_seconds=300)
+
+    def cron_and_then_nothing() -> None:
+        fake.later(61)
+        fake.journal("cron").acquire(RUN)
+        fake.clock.disturb[fake.clock.sleeps + 2] = lambda: fake.store.fail(10**9)
+
+    fake.clock.disturb[3] = cron_and_then_nothing
+    with pytest.raises(StorageError, match="every pod was ended"):
+        fake.loop("foreground").drive(RUN)
+    assert fake.pods.existing == {}
+
+
+def test_one_hiccup_long_after_the_deadline_is_no_leak(fake: FakeWorld) -> None:
+    fake.pods.job_options = [{"boot_ticks": 10_000}]
+    fake.start(max_seconds=300)
+    fake.loop().once(RUN)
+    fake.later(6 * 3600)
+    fake.clock.disturb[1] = lambda: fake.store.fail(1)
+    record = fake.loop().drive(RUN)
+    assert record.phase is Phase.FAILED and fake.pods.existing == {}
+
+
+def test_what_the_store_refuses_for_good_does_not_keep_a_run_open_for_ever(
+    fake: FakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake.start()
+    fake.until_a_checkpoint()
+    shutil.rmtree(fake.home.models_dir)
+    real = fake.store.download
+
+    def refused(key: str, path: Path, *, offset: int = 0) -> object:
+        if "000002" in key:
+            raise StorageError("403")
+        return real(key, path, offset=offset)
+
+    monkeypatch.setattr(fake.store, "download", refused)
+    record = fake.loop().drive(RUN)
+    assert record.phase.closed and outcome(record).exit_code is Exit.INCOMPLETE
+    assert record.checkpoints_not_home() == (f"{OUTPUT}-000002.safetensors",)
+
+
+def test_no_pod_is_asked_for_after_its_own_time(fake: FakeWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake.start(max_seconds=300)
+    real = inherit
+
+    def slow(*arguments: object, **options: object) -> object:
+        fake.later(400)
+        return real(*arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(actions, "inherit", slow)
+    record = fake.loop().drive(RUN)
+    assert record.phase is Phase.FAILED and fake.pods.created == []
+
+
+def test_a_provider_that_never_says_what_is_on_offer_ends_the_run(
+    fake: FakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def silent() -> object:
+        raise PodError("401")
+
+    monkeypatch.setattr(fake.pods, "offers", silent)
+    record = fake.run(max_seconds=600)
+    assert record.phase is Phase.FAILED and fake.pods.created == []
+
+
+def test_a_leaked_run_gets_no_further_attempt(fake: FakeWorld) -> None:
+    fake.pods.job_options = [{"hang_at_epoch": 1}]
+    fake.pods.stubborn = True
+    record = fake.run()
+    assert record.phase is Phase.LEAKED
+    fake.pods.stubborn = False
+    record = fake.loop().drive(RUN)
+    assert record.phase is Phase.FAILED and len(fake.pods.created) == 1 and fake.pods.existing == {}
+
+
+def test_a_launcher_that_died_before_the_end_was_asked_for_is_no_leak(fake: FakeWorld) -> None:
+    fake.start()
+    fake.until_a_checkpoint()
+    fake.journal().request_cancel(RUN)
+    fake.pods.silent = True
+    fake.loop().once(RUN)
+    fake.pods.silent = False
+    fake.later(8 * 3600)
+    assert fake.loop().drive(RUN).phase is Phase.CANCELLED
+
+
+def test_another_machines_pods_are_not_judged_from_here(fake: FakeWorld) -> None:
+    fake.start()
+    fake.loop().once(RUN)
+    fake.pods.place = "another machine"
+    with pytest.raises(UsageError, match="another machine"):
+        fake.loop().drive(RUN)
+    assert fake.pods.existing
