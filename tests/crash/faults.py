@@ -23,6 +23,7 @@ class Fault(StrEnum):
     CREATE_TWICE = "a request for a pod is delivered twice"
     PRICE_RISES = "the next pod costs twice what was offered"
     STUBBORN = "the provider ends no pods for a while"
+    ENDS_LATE = "the provider acknowledges ends that it carries out later"
     POD_VANISHES = "the host takes the pod away"
     POD_ENDS = "the container ends, the pod stays and bills"
     POD_RESTARTS = "the container is started again"

@@ -16,7 +16,14 @@ from tests.launcher.world import OUTPUT, RUN, FakeWorld
 
 RECORD = keys.record_key(RUN)
 UNWATCHED = frozenset(
-    {Fault.PROVIDER_DOWN, Fault.STORE_DOWN, Fault.STORE_LOST, Fault.STUBBORN, Fault.PRICE_RISES}
+    {
+        Fault.PROVIDER_DOWN,
+        Fault.STORE_DOWN,
+        Fault.STORE_LOST,
+        Fault.STUBBORN,
+        Fault.ENDS_LATE,
+        Fault.PRICE_RISES,
+    }
 )
 """Faults under which launchers alone cannot always end a pod in time."""
 RESERVE_SECONDS = 60.0

@@ -224,6 +224,8 @@ class Stage:
                 pods.next_price = pods.price * 2
             case Fault.STUBBORN:
                 self._stubborn_seconds, pods.stubborn = min(strike.seconds, STUBBORN_MAX), True
+            case Fault.ENDS_LATE:
+                pods.ends_late_seconds = min(strike.seconds, STUBBORN_MAX)
             case Fault.CANCEL:
                 self.fake.journal("elsewhere").request_cancel(RUN)
                 self.witness.cancelled = True

@@ -53,6 +53,8 @@ class FakePods:
     """Seconds after which the next request takes effect; its sender gets an error at once."""
     create_twice: bool = False
     """Whether the next request is delivered twice."""
+    ends_late_seconds: float = 0.0
+    """How long an acknowledged end takes to be carried out."""
     stubborn: bool = False
     """Whether pods refuse to end."""
     self_ending: bool = False
@@ -64,6 +66,8 @@ class FakePods:
     """Every job that ever ran."""
     zombies: list[FakeJob] = field(default_factory=list)
     """Jobs that work on although their pods are gone for the provider."""
+    ending: dict[str, datetime] = field(default_factory=dict)
+    """Pods whose end was acknowledged, and when it comes."""
     underway: list[tuple[datetime, PodSpec]] = field(default_factory=list)
 
     def offers(self) -> Sequence[Offer]:
@@ -106,7 +110,10 @@ class FakePods:
         self.terminated.append(pod_id)
         if self.stubborn:
             return False
-        self._end(pod_id)
+        if self.ends_late_seconds and pod_id in self.existing:
+            self.ending.setdefault(pod_id, self.store.at + timedelta(seconds=self.ends_late_seconds))
+        else:
+            self._end(pod_id)
         return True
 
     def logs(self, pod_id: str, *, tail: int = 100) -> Sequence[str]:
@@ -131,6 +138,10 @@ class FakePods:
             if arrives <= self.store.at:
                 self.underway.remove((arrives, spec))
                 self._make(spec)
+        for pod_id, at in list(self.ending.items()):
+            if at <= self.store.at:
+                del self.ending[pod_id]
+                self._end(pod_id)
         for job in [*self.jobs.values(), *self.zombies]:
             job.tick()
         if self.self_ending:

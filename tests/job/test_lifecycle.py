@@ -114,6 +114,19 @@ def test_a_superseded_pod_writes_nothing(rig: Rig) -> None:
     assert [r.key for r in rig.bucket.requests if r.method == "PUT"] == [rig.key(keys.claim(1))]
 
 
+def test_a_receipt_follows_its_object(rig: Rig) -> None:
+    rig.bucket.fault = lambda r: "503" if r.key.endswith(".safetensors") and r.number == 1 else None
+    assert rig.run() is ExitCode.FINISHED
+    written = [r.key for r in rig.bucket.requests if r.method == "PUT"]
+    receipts = [key for key in written if key.endswith(keys.RECEIPT_SUFFIX)]
+    assert receipts
+    for receipt in receipts:
+        artefact = receipt.removesuffix(keys.RECEIPT_SUFFIX)
+        assert artefact in written[: written.index(receipt)]
+        if not artefact.startswith(rig.key("state/")):  # slots are written again and again
+            assert artefact not in written[written.index(receipt) :]
+
+
 def test_a_last_word_is_not_spoken_twice(rig: Rig) -> None:
     rig.trainer = ScriptedTrainer(Script(nan_at=3))
     assert rig.run() is ExitCode.TRAINING_FAILED
