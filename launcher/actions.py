@@ -150,8 +150,6 @@ class Actions:
 
     def pull(self, held: Held, receipts: Sequence[Receipt], seen: Seen) -> None:
         """Bring artefacts home and note each; what proves to be something else is named as missing."""
-        if not receipts:
-            return
         world = self._world
         arrivals = fetch_all(
             receipts,

@@ -140,7 +140,6 @@ class Loop:
         decision = decide(before, seen)
         self._actions.write(held, decision.record)
         narrate(before, held.record, self._world.notifier)
-        pulls = [action.receipt for action in decision.actions if isinstance(action, Pull)]
         for action in decision.actions:
             match action:
                 case Create():
@@ -148,9 +147,7 @@ class Loop:
                 case Terminate():
                     self._actions.terminate(held, action)
                 case Pull():
-                    # The first stands for all: they come side by side.
-                    self._actions.pull(held, pulls, seen)
-                    pulls = []
+                    self._actions.pull(held, action.receipts, seen)
                 case Close():
                     self._actions.close(held, action.record)
         self._actions.end_pass(held)

@@ -55,10 +55,9 @@ class Terminate:
 
 @dataclass(frozen=True)
 class Pull:
-    """Bring an artefact home."""
+    """Bring artefacts home."""
 
-    attempt: int
-    receipt: Receipt
+    receipts: tuple[Receipt, ...]
 
 
 @dataclass(frozen=True)
@@ -104,18 +103,19 @@ def decide(record: RunRecord, seen: Seen) -> Decision:
     actions: list[Action] = []
     for attempt in record.attempts:
         actions += _to_terminate(attempt, seen.of(attempt))
-    pulls = _to_pull(record, seen)
-    actions += pulls
-    record = _mark_collected(record, seen, pulls)
+    away = _not_home(record, seen)
+    if away:
+        actions.append(Pull(away))
+    record = _mark_collected(record, seen, away)
     if not record.all_gone:
         actions += [Create(item.number) for item in record.attempts if item.open and item.asked_at is None]
-        return Decision(_leaked(_in_phase(record, seen, pulls), seen.now), tuple(actions))
+        return Decision(_leaked(_in_phase(record, seen, away), seen.now), tuple(actions))
     if _wants_another(record):
         decision = _start_attempt(record, seen, actions)
         if decision.record.stopped is None:
             return decision
         record = decision.record
-    return _settle(record, seen, pulls, actions, gap)
+    return _settle(record, seen, away, actions, gap)
 
 
 def _to_terminate(attempt: Attempt, sight: AttemptSeen) -> list[Terminate]:
@@ -135,27 +135,27 @@ def _to_terminate(attempt: Attempt, sight: AttemptSeen) -> list[Terminate]:
     ]
 
 
-def _to_pull(record: RunRecord, seen: Seen) -> list[Pull]:
-    """Artefacts that are vouched for and not at home.
+def _not_home(record: RunRecord, seen: Seen) -> tuple[Receipt, ...]:
+    """Receipts of artefacts that are vouched for and not at home.
 
     A receipt that names another key, kind or epoch than a manifest listed vouches for nothing of ours.
     """
     expected = expected_results(record.spec.recipe, record.spec.evaluation)
-    return [
-        Pull(attempt.number, receipt)
+    return tuple(
+        receipt
         for attempt in record.attempts
         for receipt in seen.of(attempt).receipts
         if (receipt.attempt, receipt.run_id) == (attempt.number, record.run_id)
         and expected.get(receipt.key) == (receipt.kind, receipt.epoch)
         and not record.is_home(receipt)
         and not record.is_given_up(receipt)
-    ]
+    )
 
 
-def _mark_collected(record: RunRecord, seen: Seen, pulls: Sequence[Pull]) -> RunRecord:
+def _mark_collected(record: RunRecord, seen: Seen, away: Sequence[Receipt]) -> RunRecord:
     """An attempt whose pods are gone and whose artefacts are all home need not be looked at again."""
     for attempt in record.attempts:
-        waiting = any(pull.attempt == attempt.number for pull in pulls)
+        waiting = any(receipt.attempt == attempt.number for receipt in away)
         if attempt.gone_at and not attempt.collected and seen.of(attempt).storage and not waiting:
             record = record.with_attempt(attempt.model_copy(update={"collected": True}))
     return record
@@ -170,15 +170,15 @@ def _leaked(record: RunRecord, now: datetime) -> RunRecord:
     return record.model_copy(update={"phase": Phase.LEAKED, "stopped": record.stopped or ending})
 
 
-def _in_phase(record: RunRecord, seen: Seen, pulls: Sequence[Pull]) -> RunRecord:
-    return record.model_copy(update={"phase": _phase(record, seen, pulls)})
+def _in_phase(record: RunRecord, seen: Seen, away: Sequence[Receipt]) -> RunRecord:
+    return record.model_copy(update={"phase": _phase(record, seen, away)})
 
 
-def _phase(record: RunRecord, seen: Seen, pulls: Sequence[Pull]) -> Phase:
+def _phase(record: RunRecord, seen: Seen, away: Sequence[Receipt]) -> Phase:
     """Name where a run stands while one of its attempts is not gone."""
     attempt = next(item for item in reversed(record.attempts) if item.gone_at is None)
     if attempt.ended is not None:
-        return Phase.COLLECTING if pulls else Phase.TEARING_DOWN
+        return Phase.COLLECTING if away else Phase.TEARING_DOWN
     sight = seen.of(attempt)
     if not attempt.pod_ids:
         return Phase.PROVISIONING
@@ -248,7 +248,7 @@ def _intent(
 
 
 def _settle(
-    record: RunRecord, seen: Seen, pulls: Sequence[Pull], actions: list[Action], gap: float
+    record: RunRecord, seen: Seen, away: Sequence[Receipt], actions: list[Action], gap: float
 ) -> Decision:
     """All pods are gone and no further one is wanted: collect what is left, then close."""
     if not all(attempt.collected for attempt in record.attempts):
@@ -258,12 +258,12 @@ def _settle(
             return Decision(record.model_copy(update=update), tuple(actions))
         lost = tuple(
             Missing(
-                attempt=pull.attempt,
-                key=pull.receipt.key,
-                sha256=pull.receipt.sha256,
+                attempt=receipt.attempt,
+                key=receipt.key,
+                sha256=receipt.sha256,
                 why="could not be fetched in time",
             )
-            for pull in pulls
+            for receipt in away
         )
         record = record.model_copy(update={"missing": record.missing + lost})
     closed = record.model_copy(
