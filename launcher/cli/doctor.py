@@ -13,6 +13,7 @@ from launcher.cli.options import SettingsFlags, settings_options
 
 if TYPE_CHECKING:
     from launcher.settings import Settings
+    from launcher.storage.probe import Finding
 
 TRAINING_LIBRARIES = ("torch", "diffusers", "transformers", "peft", "safetensors")
 FREE_BYTES_WANTED = 5 * 1024**3
@@ -41,12 +42,9 @@ def command(*, as_json: bool, flags: SettingsFlags) -> int:
 
 
 def _findings(settings: "Settings") -> Iterator[dict[str, Any]]:
-    from launcher.cli.narrator import Narrator
-    from launcher.cli.wiring import workplace
     from launcher.errors import RetrainError
     from launcher.staging import find_source
-    from launcher.storage.probe import probe
-    from launcher.storage.s3 import S3Store
+    from launcher.storage.checkup import SERVER, check_leftovers, check_up
 
     yield _libraries()
     yield _disk(settings)
@@ -55,11 +53,31 @@ def _findings(settings: "Settings") -> Iterator[dict[str, Any]]:
         yield _finding("inputs", ok=True, detail=f"{source.dataset}, {source.base_model}")
     except RetrainError as error:
         yield _finding("inputs", ok=False, detail=str(error), fix=error.next_step)
+    silent = False
+    if settings.storage.bucket is None:
+        for item in check_up(settings.run.workspace / "store"):
+            # Asking on would take minutes.
+            silent = silent or (item.check == SERVER and item.ok is False)
+            yield _of(item)
+    if not silent:
+        yield from _storage(settings)
+    if settings.storage.bucket is None:
+        for item in check_leftovers():
+            yield _of(item)
+
+
+def _storage(settings: "Settings") -> Iterator[dict[str, Any]]:
+    from launcher.cli.narrator import Narrator
+    from launcher.cli.wiring import workplace
+    from launcher.errors import RetrainError
+    from launcher.storage.probe import probe
+    from launcher.storage.s3 import S3Store
+
     try:
         with workplace(settings, Narrator()) as place:
             assert isinstance(place.world.store, S3Store)
             for item in probe(place.world.store):
-                yield _finding(f"storage, {item.check}", ok=item.ok, detail=item.detail, fix=item.fix)
+                yield _of(item, check=f"storage, {item.check}")
             still_open = [
                 record.run_id
                 for record in place.journal.records(place.narrator.say)
@@ -89,6 +107,10 @@ def _disk(settings: "Settings") -> dict[str, Any]:
             "disk", ok=False, detail=detail, fix=f"make room: {FREE_BYTES_WANTED / 1e9:.0f} GB are wanted"
         )
     return _finding("disk", ok=True, detail=detail)
+
+
+def _of(item: "Finding", *, check: str | None = None) -> dict[str, Any]:
+    return _finding(check or item.check, ok=item.ok, detail=item.detail, fix=item.fix)
 
 
 def _finding(check: str, *, ok: bool | None, detail: str, fix: str = "") -> dict[str, Any]:
