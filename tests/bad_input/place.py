@@ -7,7 +7,6 @@ from pathlib import Path
 import psutil
 import pytest
 
-from job.contract import keys
 from job.contract.manifest import POD_ID_VARIABLE
 from launcher.cli.root import execute
 from launcher.storage.s3 import S3Store
@@ -46,6 +45,8 @@ class Place:
 
     folder: Path
     config: S3Config
+    bucket: S3Store
+    """To look into it: one for all tests, without a prefix."""
     capture: pytest.CaptureFixture[str]
     patch: pytest.MonkeyPatch
 
@@ -87,25 +88,35 @@ class Place:
         """Return every file there is."""
         return {str(path.relative_to(self.folder)) for path in self.folder.rglob("*") if not path.is_dir()}
 
-    def assert_nothing_left(self, before: set[str]) -> None:
-        """No new file, no process or thread, nothing in the bucket: no input, no record, no name taken."""
+    def assert_nothing_left(self, before: set[str], *, in_bucket: tuple[str, ...] = ()) -> None:
+        """No new file, no pod, store or thread, nothing in the bucket: no input, no record, no name taken."""
         assert self.files() == before
-        assert _pods_below(self.folder) == []
+        self.assert_nothing_runs()
         assert [thread.name for thread in threading.enumerate() if thread.name in ("uploads", "state")] == []
-        assert [item.key for item in S3Store(self.config).list("")] == []
+        assert self.kept() == sorted(in_bucket)
 
-    def assert_no_run_is_open(self) -> None:
-        """No record, no name that blocks the next run."""
-        store = S3Store(self.config)
-        assert not store.list(keys.RECORDS_PREFIX) and not store.list(keys.NAMES_PREFIX)
+    def kept(self) -> list[str]:
+        """Return every key below this test's prefix."""
+        return [item.key.removeprefix(self.config.prefix) for item in self.bucket.list(self.config.prefix)]
+
+    def put(self, key: str, data: bytes) -> None:
+        """Write an object below this test's prefix."""
+        self.bucket.put(self.config.prefix + key, data)
+
+    def assert_nothing_runs(self) -> None:
+        """No pod, no store of this folder's."""
+        assert _processes_of(str(self.folder)) == []
 
 
-def _pods_below(folder: Path) -> list[int]:
+def _processes_of(folder: str) -> list[str]:
+    """Return what runs in a folder or names it on its command line."""
     found = []
     for process in psutil.process_iter():
         try:
-            if POD_ID_VARIABLE in process.environ() and process.cwd().startswith(str(folder)):
-                found.append(process.pid)
+            words = process.cmdline()
+            inside = POD_ID_VARIABLE in process.environ() and process.cwd().startswith(folder)
         except (psutil.Error, OSError):
             continue
+        if inside or any(folder in word for word in words):
+            found.append(" ".join(words))
     return found
