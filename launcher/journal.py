@@ -194,7 +194,7 @@ class Journal:
         """Take the lock on the run's name. It is never deleted: a closed run's lock is free to take."""
         name = record.spec.output_name
         key = keys.name_lock_key(name)
-        content = json.dumps({"run_id": record.run_id}).encode()
+        content = json.dumps({"run_id": record.run_id, "holder": self._holder}).encode()
         try:
             self._store.put(key, content, if_absent=True)
             return
@@ -220,6 +220,8 @@ class Journal:
             return self._read(run_id)[0].phase.closed
         except UsageError:
             # No record: its launcher is about to write it, or died between the two and started nothing.
+            if holder_is_dead(_lock_holder(self._store.get(keys.name_lock_key(name))[0])):
+                return True
             locked = self._store.list(keys.name_lock_key(name))
             age = seconds_between(locked[0].modified_at, self._store.now()) if locked else 0.0
             return age > RECORD_FOLLOWS_SECONDS
@@ -260,6 +262,13 @@ def _lock_content(data: bytes, name: str) -> str:
             f"the lock on the output name {name} cannot be read: {keys.name_lock_key(name)} in the bucket",
             next_step="where no run of that name is open, delete that object; else choose another name",
         ) from error
+
+
+def _lock_holder(data: bytes) -> str:
+    """Return who took a name's lock, empty where it does not say."""
+    with suppress(ValueError, AttributeError):
+        return str(json.loads(data).get("holder", ""))
+    return ""
 
 
 def who(holder: str) -> str:

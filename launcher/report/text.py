@@ -6,6 +6,9 @@ from typing import Any
 
 from launcher.model import RunRecord
 
+AWAY_SHOWN = 3
+"""Names of checkpoints that are not home: who cancels early need not read a hundred of them."""
+
 
 def result_text(result: dict[str, Any]) -> str:
     """Return the text for what `launcher.report.summary.summary` returned."""
@@ -44,7 +47,10 @@ def _checkpoints(result: dict[str, Any]) -> list[str]:
         )
     if chosen:
         lines.append(f"  * is {chosen['name']}: {chosen['why']}")
-    lines += [f"  not home: {name}" for name in result["not_home"]]
+    away = result["not_home"]
+    lines += [f"  not home: {name}" for name in away[:AWAY_SHOWN]]
+    if len(away) > AWAY_SHOWN:
+        lines.append(f"  not home: {len(away) - AWAY_SHOWN} more, up to {away[-1]}")
     return [*lines, ""]
 
 
