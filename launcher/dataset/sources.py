@@ -30,6 +30,12 @@ BOMB_RATIO = 100
 """A package that unpacks to more than BOMB_BYTES and to this many times its size is no package of images."""
 _CHUNK = 2**20
 
+_END = struct.Struct("<4s8xL6x")
+"""A zip's last record: signature, length of the table of contents."""
+_LOCATOR = struct.Struct("<4s4xQ4x")
+"""Signature, where the last record of a large zip is."""
+_END64 = struct.Struct("<4s36xQ8x")
+"""The last record of a large zip: signature, length of the table of contents."""
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 """The others cannot be unpacked in bounded memory by the standard library."""
 _CLUTTER = {"__macosx", "thumbs.db", "desktop.ini"}
@@ -112,7 +118,7 @@ class _Zip:
         size = os.fstat(file.fileno()).st_size
         signature = file.read(4)
         try:
-            if _directory_bytes(file, size) > DIRECTORY_BYTES_MAX:
+            if _has_too_many(file, size):
                 raise _too_many(path)
             self._zip = zipfile.ZipFile(file)
         except _BROKEN_ZIP as exc:
@@ -224,22 +230,36 @@ def _files(folder: Path) -> Iterator[Path]:
                 yield Path(parent) / name
 
 
-def _directory_bytes(file: BinaryIO, size: int) -> int:
-    """Return the length of the zip's table of contents as its last record has it, 0 where there is none."""
-    tail_length = min(size, 22 + 0xFFFF + 20)
+def _has_too_many(file: BinaryIO, size: int) -> bool:
+    """Tell whether a zip's table of contents is too large, before zipfile reads all of it."""
+    tail_length = min(size, _END.size + 0xFFFF + _LOCATOR.size + _END64.size)
     file.seek(size - tail_length)
     tail = file.read(tail_length)
-    at = tail.rfind(b"PK\x05\x06")
-    if at < 0 or len(tail) < at + 22:
+    length = _directory_bytes(file, tail)
+    if length > DIRECTORY_BYTES_MAX:
+        return True
+    file.seek(max(0, size - tail_length - length))
+    return file.read(tail_length + length).count(b"PK\x01\x02") > ENTRIES_MAX
+
+
+def _directory_bytes(file: BinaryIO, tail: bytes) -> int:
+    """Return the length of the table of contents as the zip's last records have it, 0 where there is none.
+
+    Which record counts depends on the reader; of several the largest is taken.
+    """
+    at = len(tail) - _END.size
+    if at < 0 or not tail.startswith(b"PK\x05\x06", at):
+        at = tail.rfind(b"PK\x05\x06")
+    if at < 0 or len(tail) < at + _END.size:
         return 0
-    (length,) = struct.unpack_from("<L", tail, at + 12)
-    if at >= 20 and tail.startswith(b"PK\x06\x07", at - 20):
-        (record_at,) = struct.unpack_from("<Q", tail, at - 20 + 8)
-        file.seek(record_at)
-        record = file.read(56)
-        if len(record) == 56 and record.startswith(b"PK\x06\x06"):
-            (length,) = struct.unpack_from("<Q", record, 40)
-    return int(length)
+    lengths = [_END.unpack_from(tail, at)[1]]
+    if at >= _LOCATOR.size and tail.startswith(b"PK\x06\x07", at - _LOCATOR.size):
+        file.seek(_LOCATOR.unpack_from(tail, at - _LOCATOR.size)[1])
+        before = at - _LOCATOR.size - _END64.size
+        for record in (file.read(_END64.size), tail[max(0, before) : before + _END64.size]):
+            if len(record) == _END64.size and record.startswith(b"PK\x06\x06"):
+                lengths.append(_END64.unpack(record)[1])
+    return int(max(lengths))
 
 
 def _is_control(char: str) -> bool:

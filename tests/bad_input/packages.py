@@ -21,6 +21,8 @@ from tests.launcher.dataset.packages import image, pairs, unpacked
 CAPTION = b"drawn, portrait of a test, blue background"
 NAMED = ("set.zip",)
 MANY = 100_001
+MANY_MORE = 600_000
+"""As many as fit into the longest table of contents that is read; each would cost half a kilobyte."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,11 @@ def png_header(width: int, height: int) -> bytes:
     )
 
 
+def end_record(directory: int) -> bytes:
+    """Return a zip's last record, with the length of a table of contents."""
+    return struct.pack("<4sHHHHLLH", b"PK\x05\x06", 0, 0, 9, 9, directory, 64, 0)
+
+
 def saved(picture: Image.Image, kind: str, **options: object) -> bytes:
     """Return a picture as a file."""
     buffer = io.BytesIO()
@@ -154,6 +161,21 @@ REFUSED = (
     Package(
         "too-many-entries",
         zipped(*(Member(b"%d.png" % n) for n in range(MANY)), sound=False),
+        (*NAMED, "more than 100000 files"),
+    ),
+    Package(
+        "too-many-entries-without-names",
+        lambda _: (
+            b"PK\x03\x04"
+            + bytes(60)
+            + b"PK\x01\x02".ljust(46, b"\0") * MANY_MORE
+            + end_record(46 * MANY_MORE)
+        ),
+        (*NAMED, "more than 100000 files"),
+    ),
+    Package(
+        "directory-too-large",
+        lambda _: SOUND[:-22] + end_record(2**31),
         (*NAMED, "more than 100000 files"),
     ),
     Package("entry-outside-the-zip", lambda _: NOWHERE, (*NAMED, "lad_001.txt", "cannot be read")),
