@@ -1,6 +1,7 @@
 """What fuzzing starts from: sound and nearly sound inputs, made by the tests' own builders."""
 
 import io
+import re
 import struct
 import tarfile
 import zipfile
@@ -109,7 +110,7 @@ def _records() -> Iterator[bytes]:
 
 
 def _settings() -> Iterator[bytes]:
-    yield template().replace("\n# ", "\n").encode()
+    yield re.sub(r"(?m)^# ?(?=\w+ = )", "", template()).encode()
     yield b'[recipe]\nmax_epochs = 3\nresolution = "64,64"\n\0RECIPE__LORA_DIM=8\n\0budget.cap_dollars=1\n'
     yield b'[storage]\nbucket = "abc"\nsecret_key = "x"\naccess_key = "y"\n\0RUN__PRESET=sd15\n\0run.cap=1'
     yield b"[clocks]\npoll = 0.5\nlease = 1e3\n\0CLOCKS__BOOT=inf\n\0recipe.learning_rate=1e-3\n"
