@@ -121,6 +121,8 @@ class Training:
                 self._moved_at = time.monotonic()
                 self._checkpoints.take(report.path, report.epoch, report.step)
             case StateSaved():
+                # Who resumes from it will not make these steps again: their losses are told first.
+                self._tell_progress()
                 self._states.offer(report.path, report.epoch, report.step)
             case Remark():
                 desk.say(Warned, message=report.message)

@@ -17,12 +17,14 @@ from launcher.errors import (
     LocalDiskError,
     ObjectMissing,
     PodError,
+    StorageError,
     UsageError,
 )
 from launcher.fetching import Fetched, fetch_all
 from launcher.home import Home
 from launcher.inheritance import inherit
 from launcher.journal import Held, Journal
+from launcher.losses import loss_table
 from launcher.manifests import pod_spec
 from launcher.model import Attempt, Brought, Ending, Missing, Phase, RunRecord
 from launcher.ports import Clock, Notifier, Pods, Store
@@ -196,8 +198,17 @@ class Actions:
             self.write(held, _without(held.record, absent))
             return
         before = held.record
+        self._keep_losses(before)
         self.write(held, self._world.home.finish(closed))
         narrate(before, held.record, self._world.notifier)
+
+    def _keep_losses(self, record: RunRecord) -> None:
+        """Write the loss curve beside the results; it is telemetry, so a run ends well without it, too."""
+        world = self._world
+        try:
+            world.home.keep_losses(record.spec.output_name, loss_table(record, world.store))
+        except StorageError as error:
+            world.notifier.say(f"the loss curve is not kept: {error}")
 
 
 def narrate(before: RunRecord, after: RunRecord, notifier: Notifier) -> None:

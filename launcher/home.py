@@ -3,6 +3,7 @@
 models/<output_name>-000002.safetensors   every checkpoint, equal to its receipt
 models/<output_name>.safetensors          the selected one
 models/<output_name>/samples/epoch-000002 its images; scores/ what they measure; run.json the record
+models/<output_name>/loss.csv             the loss of every step that the job told
 models/<output_name>/earlier/<time>       what an earlier run of the same name had left
 """
 
@@ -147,6 +148,12 @@ class Home:
         with disk_errors(f"{path} cannot be written"):
             write_atomically(path, record.model_dump_json(indent=2).encode())
         return record
+
+    def keep_losses(self, output_name: str, table: str) -> None:
+        """Write the loss curve of a run beside its results. Raises LocalDiskError."""
+        path = self.results(output_name) / "loss.csv"
+        with disk_errors(f"{path} cannot be written"):
+            write_atomically(path, table.encode())
 
     def _path(self, receipt: Receipt, record: RunRecord) -> Path:
         """Return where an artefact lies on this machine. The name in its receipt, the pod's, is not used."""

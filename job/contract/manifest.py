@@ -104,7 +104,8 @@ class Timing(Wire):
 
     heartbeat_seconds: Annotated[float, Field(gt=0)] = 15
     progress_seconds: Annotated[float, Field(gt=0)] = 10
-    """At most one progress event in this time; each carries all losses since the last."""
+    """At most one progress event in this time, and one with each resume state; each carries all losses since
+    the last."""
     step_stall_seconds: Annotated[float, Field(gt=0)] = 900
     grace_seconds: Annotated[float, Field(gt=0)] = 20
     """From SIGTERM to SIGKILL of a child."""

@@ -1,0 +1,44 @@
+"""The loss curve of a whole run, put together from what the jobs of all its attempts told.
+
+Reads events through the store as a port. Telemetry: what nobody told is left out.
+"""
+
+from collections.abc import Iterator
+
+from job.contract import keys
+from job.contract.events import Event, Progress, TrainingStarted, decode_log
+from launcher.errors import ObjectMissing
+from launcher.model import RunRecord
+from launcher.ports import Store
+
+HEADER = "step,epoch,loss"
+
+
+def loss_table(record: RunRecord, store: Store) -> str:
+    """Return every step's loss as CSV, in the order of steps, without any the job did not tell.
+
+    A step that was made again after an interruption has the loss of the last time. Raises StorageError.
+    """
+    losses: dict[int, float] = {}
+    per_epoch = 0
+    for event in _events(record, store):
+        if isinstance(event, TrainingStarted):
+            per_epoch = event.steps_per_epoch
+        elif isinstance(event, Progress):
+            losses |= {step: loss for step, loss in event.losses if step > 0}
+    rows = [
+        f"{step},{(step - 1) // per_epoch + 1 if per_epoch else ''},{losses[step]!r}"
+        for step in sorted(losses)
+    ]
+    return "\n".join([HEADER, *rows]) + "\n"
+
+
+def _events(record: RunRecord, store: Store) -> Iterator[Event]:
+    for attempt in record.attempts:
+        prefix = keys.attempt_prefix(record.run_id, attempt.number)
+        for life in keys.lives():
+            try:
+                data, _ = store.get(prefix + keys.events(life))
+            except ObjectMissing:
+                continue
+            yield from (event for event in decode_log(data) if event.attempt == attempt.number)
