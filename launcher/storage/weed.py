@@ -28,8 +28,8 @@ _VOLUMES_MAX = 100_000
 """The disk is the limit. Counted from the free room, the last of it could not be used."""
 _UPLOADS_MAX = 6
 """At once; further ones wait. Each takes tens of MiB of memory."""
-_IDLE_SECONDS = 60
-"""Of a connection in the middle of a request: who stalls keeps nobody waiting for longer."""
+_IDLE_SECONDS = 30
+"""Of a connection in the middle of a request: who stalls keeps others waiting no longer; clients wait 60 s."""
 _CHUNKS_MB = 16
 """In flight between S3 and the volumes, each way."""
 _READ_CACHE_MB = 64
