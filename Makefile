@@ -5,8 +5,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable
 PYTEST_FLAGS ?=
+BENCH_FLAGS ?=
 
-.PHONY: help retrain test check fix
+.PHONY: help retrain test check fix bench
 .DELETE_ON_ERROR:
 
 help:
@@ -14,6 +15,7 @@ help:
 	@echo 'make test     run all tests'
 	@echo 'make check    lint, formatting, types; edits nothing'
 	@echo 'make fix      lint and formatting, corrected'
+	@echo 'make bench    how fast it is, as ratios; build/bench.json and a table; see docs/performance.md'
 	@echo 'make fuzz     SECONDS=60: any bytes into everything that reads bytes from outside'
 
 # Variables reach the shell through the environment, whether they were set there or on make's command line.
@@ -55,6 +57,9 @@ $(VENV)/.fuzz: $(VENV)/.dev
 	@$(INSTALL) '.[fuzz]'
 	@touch $@
 
+bench: $(VENV)/.bench
+	@$(BIN)/python -m tests.bench $(BENCH_FLAGS)
+
 # One stamp for each step of the set-up, written when the step is complete: what was interrupted starts again.
 $(VENV)/.created:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -71,4 +76,9 @@ $(VENV)/.local: pyproject.toml $(VENV)/.created
 $(VENV)/.dev: pyproject.toml $(VENV)/.created
 	@echo 'setting up $(VENV) for development: downloads PyTorch and the rest, once' >&2
 	@$(INSTALL) '.[local,dev]'
+	@touch $@ $(VENV)/.local
+
+$(VENV)/.bench: pyproject.toml $(VENV)/.created
+	@echo 'setting up $(VENV) for benchmarks: downloads PyTorch and the rest, once' >&2
+	@$(INSTALL) '.[local,bench]'
 	@touch $@ $(VENV)/.local

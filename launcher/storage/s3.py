@@ -26,8 +26,8 @@ from launcher.storage.s3_reading import Reading
 
 LINK_SECONDS_MAX = 7 * 24 * 3600
 """What SigV4 allows a presigned URL."""
-PART_BYTES = 16 << 20
-PARTS_AT_ONCE = 4
+PART_BYTES = 8 << 20
+PARTS_AT_ONCE = 8
 """Memory of an upload stays below PART_BYTES × PARTS_AT_ONCE = 64 MiB."""
 _AWS = (BotoCoreError, ClientError, HTTPError)
 """botocore lets some of urllib3's errors through while a body is read."""
