@@ -4,12 +4,15 @@ Knows the contract's recipe and pydantic; not where values come from. `retrain i
 the fields beside them.
 """
 
+import os
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Self
+from urllib.parse import urlsplit
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -28,12 +31,42 @@ Seconds = Annotated[float, Field(gt=0, le=7 * 24 * 3600, allow_inf_nan=False)]
 Dollars = Annotated[float, Field(ge=0, le=1_000_000, allow_inf_nan=False)]
 
 
+PATH_BYTES_MAX = 3000
+"""Leaves room below it on every system for the names of our own."""
+NAME_BYTES_MAX = 255
+
+
 def _home_expanded(value: object) -> object:
+    if value == "":
+        raise ValueError("must not be empty; leave it out")  # Path("") would be the working directory
     return Path(value).expanduser() if isinstance(value, str) and value.startswith("~/") else value
 
 
-FilePath = Annotated[Path, BeforeValidator(_home_expanded)]
+def _possible(path: Path) -> Path:
+    if "\0" in str(path):
+        raise ValueError("holds a character that no path can have")
+    encoded = os.fsencode(path)
+    if len(encoded) > PATH_BYTES_MAX or any(len(part) > NAME_BYTES_MAX for part in encoded.split(b"/")):
+        raise ValueError("is too long for a path")
+    return path
+
+
+FilePath = Annotated[Path, BeforeValidator(_home_expanded), AfterValidator(_possible)]
 """Relative to the directory in which the command runs; `~/` is the home directory."""
+
+
+def _is_endpoint(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        found = bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        found = False
+    if not found:
+        raise ValueError("must be a URL such as https://host or http://host:9000")
+    return url
+
+
+Endpoint = Annotated[str, Field(pattern=r"^https?://[^\s?#]+$"), AfterValidator(_is_endpoint)]
 
 
 class Provider(StrEnum):
@@ -162,13 +195,13 @@ class Storage(Section):
     """Name of an S3 bucket. Not set: a store on this machine, started when needed."""
     prefix: Annotated[str, Field(pattern=r"^([A-Za-z0-9._-]+/)*[A-Za-z0-9._-]*$", max_length=200)] = ""
     """Put before every key, to share a bucket."""
-    endpoint_url: Annotated[str, Field(pattern=r"^https?://[^\s?#]+$")] | None = None
+    endpoint_url: Endpoint | None = None
     """Where this machine reaches the store. Not set: AWS."""
-    pod_endpoint_url: Annotated[str, Field(pattern=r"^https?://[^\s?#]+$")] | None = None
+    pod_endpoint_url: Endpoint | None = None
     """Where the pod reaches it, if that differs."""
     region: str | None = None
     """The bucket's region. Not set: as the AWS tools find it."""
-    access_key: str | None = None
+    access_key: Annotated[str, Field(pattern=r"^[!-~]+$")] | None = None
     """Not set: as the AWS tools find it. Better in the environment than in a file."""
     secret_key: SecretStr | None = None
     """Belongs to access_key."""

@@ -134,8 +134,29 @@ SETTINGS = (
     storage("bucket-name", 'bucket = "No_Bucket"', "storage.bucket"),
     storage("endpoint-without-bucket", 'endpoint_url = "http://x"', "needs a bucket"),
     storage("endpoint-no-url", 'bucket = "abc"\nendpoint_url = "x"', "endpoint_url"),
+    storage(
+        "endpoint-half-a-bracket",
+        'bucket = "abc"\nendpoint_url = "http://[bad"',
+        "endpoint_url",
+        "URL such as",
+    ),
+    storage(
+        "endpoint-port", 'bucket = "abc"\nendpoint_url = "http://x:99999"', "endpoint_url", "URL such as"
+    ),
+    storage(
+        "key-of-two-lines", 'bucket = "abc"\naccess_key = "a\\nb"\nsecret_key = "x"', "storage.access_key"
+    ),
     storage("half-a-key", 'bucket = "abc"\naccess_key = "x"', "secret_key", "together"),
     storage("no-keys-at-all", 'bucket = "abc"', "No keys for the bucket"),
+    *(
+        Command(f"path-{what}-{key}", toml(f'[run]\n{key} = "{value}"\n'), ("run",), (f"run.{key}", says))
+        for key in ("training_zip", "base_model", "init_weights", "models_dir", "workspace")
+        for what, value, says in (
+            ("with-a-nul", "a\\u0000b", "no path can have"),
+            ("too-long", "a" * 5000, "too long for a path"),
+            ("empty", "", "must not be empty"),
+        )
+    ),
     # Where things go.
     Command(
         "models-dir-is-a-file",
