@@ -11,13 +11,14 @@ import hashlib
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
 
 from job.contract.records import ArtefactKind, Receipt
 from launcher.errors import IntegrityError, LocalDiskError
 from launcher.files import chunks, disk_errors, replacing, write_atomically
+from launcher.lending import lent
 from launcher.model import Brought, RunRecord
 from launcher.ports import Store
 from launcher.pullback import FREE_BYTES_MIN, PullBack
@@ -71,10 +72,10 @@ class Home:
     def passing(self) -> Iterator[Path]:
         """Lend a folder that is gone afterwards. Raises LocalDiskError when there is no room for it."""
         scratch = self.scratch()
-        with disk_errors(f"{scratch} cannot be written"):
-            lent = tempfile.TemporaryDirectory(dir=scratch)
-        with lent as name:
-            yield Path(name)
+        with ExitStack() as given_back:
+            with disk_errors(f"{scratch} cannot be written"):
+                folder = given_back.enter_context(lent(scratch))
+            yield folder
 
     def set_aside(self, output_name: str, now: datetime) -> Path | None:
         """Move what an earlier run of this name left out of the way; return where to, None for nothing.
