@@ -19,6 +19,8 @@ from launcher.storage.embedded import EmbeddedServer
 from launcher.storage.s3 import S3Store
 from launcher.storage.s3_config import S3Config
 
+PULLS_AT_ONCE = 6
+
 
 @dataclass(frozen=True)
 class Workplace:
@@ -60,7 +62,14 @@ def workplace(settings: Settings, narrator: Narrator) -> Iterator[Workplace]:
     home = Home(settings.run.models_dir, settings.run.workspace)
     server = None if settings.storage.bucket else embedded_server(settings, say=narrator.say)
     store = S3Store(server.connect() if server else storage_config(settings))
-    world = World(store=store, pods=local_pods(settings), clock=SystemClock(), notifier=narrator, home=home)
+    world = World(
+        store=store,
+        pods=local_pods(settings),
+        clock=SystemClock(),
+        notifier=narrator,
+        home=home,
+        pulls_at_once=PULLS_AT_ONCE,
+    )
     place = Workplace(world, Journal(store, this_launcher()), narrator, server)
     try:
         retry_leaked(place)
