@@ -135,8 +135,6 @@ def _daemon(process: psutil.Process) -> Daemon | None:
         return None
     if hasattr(os, "getuid") and process.uids().real != os.getuid():
         return None
-    if not _sees_the_same_files(process.pid):
-        return None
     return Daemon(
         process=ProcessIdentity.of(process.pid),
         started_for=folder,
@@ -145,26 +143,19 @@ def _daemon(process: psutil.Process) -> Daemon | None:
     )
 
 
-def _sees_the_same_files(pid: int) -> bool:
-    """Tell whether paths mean the same to a process as to us: not in another container."""
-    if not psutil.LINUX:
-        return True
-    return Path(f"/proc/{pid}/ns/mnt").readlink() == Path("/proc/self/ns/mnt").readlink()
-
-
 def _working_folder(process: psutil.Process) -> Path | None:
     """Return where the folder in which a process works is now, None for a deleted one.
 
-    The kernel follows a folder that is moved. One that was deleted and made again is another one.
+    The kernel follows a folder that is moved; one that was deleted and made again is another one. Raises
+    FileNotFoundError for a folder that is not to be seen from here, as in another container.
     """
-    try:
-        if not psutil.LINUX:
-            path = Path(process.cwd())
-            return path if path.is_dir() else None
-        link = Path(f"/proc/{process.pid}/cwd")
-        path = link.readlink()
-        return path if os.path.samestat(link.stat(), path.stat()) else None
-    except FileNotFoundError:
-        if not process.is_running():
-            raise
+    if not psutil.LINUX:
+        path = Path(process.cwd())
+        return path if path.is_dir() else None
+    link = Path(f"/proc/{process.pid}/cwd")
+    path, there = link.readlink(), link.stat()
+    if there.st_nlink == 0:
         return None
+    if not os.path.samestat(there, path.stat()):
+        raise FileNotFoundError(f"{path} is another folder here")
+    return path

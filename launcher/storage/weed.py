@@ -29,7 +29,7 @@ _VOLUMES_MAX = 100_000
 _UPLOADS_MAX = 6
 """At once; further ones wait. Each takes tens of MiB of memory."""
 _IDLE_SECONDS = 30
-"""Of a connection in the middle of a request: who stalls keeps others waiting no longer; clients wait 60 s."""
+"""Of a connection in the middle of a request. Who stalls keeps others waiting; these give up after 60 s."""
 _CHUNKS_MB = 16
 """In flight between S3 and the volumes, each way."""
 _READ_CACHE_MB = 64

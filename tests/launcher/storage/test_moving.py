@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -119,31 +120,59 @@ def test_somebody_elses_weed_is_let_alone(server: EmbeddedServer, tmp_path: Path
             theirs.kill()
 
 
-def test_one_of_another_container_is_let_alone(tmp_path: Path) -> None:
-    """The same path in another mount namespace is another folder, and here it may not even be."""
+SERVE = """
+import sys
+from pathlib import Path
+from launcher.storage.embedded import EmbeddedServer
+server = EmbeddedServer(Path(sys.argv[1]))
+server.connect()
+print("up", flush=True)
+sys.stdin.read()
+server.stop()
+"""
+
+
+@contextmanager
+def in_a_namespace(folder: Path, first: str) -> Iterator[None]:
+    """Let a launcher use the store of `folder` in a mount namespace of its own, as in a container."""
     if not psutil.LINUX or os.getuid() != 0 or shutil.which("unshare") is None:
         pytest.skip("needs root and unshare")
-    script = (
-        "import sys, time; from pathlib import Path; from launcher.storage.embedded import EmbeddedServer;"
-        "server = EmbeddedServer(Path(sys.argv[1])); server.connect(); print('up', flush=True);"
-        "sys.stdin.read(); server.stop()"
-    )
-    folder = tmp_path / "store"
-    # A tmpfs of its own over the test's folder: nobody outside sees what is in it.
-    inside = f'mount -t tmpfs tmpfs "{tmp_path}" && exec "$@"'
+    command = ["unshare", "--mount", "sh", "-c", f'{first} && exec "$@"', "sh"]
     with subprocess.Popen(
-        ["unshare", "--mount", "sh", "-c", inside, "sh", sys.executable, "-c", script, str(folder)],
+        [*command, sys.executable, "-c", SERVE, str(folder)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-    ) as other:
-        assert other.stdout is not None
-        if other.stdout.readline().strip() != "up":
+    ) as launcher:
+        assert launcher.stdout is not None
+        if launcher.stdout.readline().strip() != "up":
             pytest.skip("this machine lets nobody mount")
+        try:
+            yield
+        finally:
+            launcher.communicate(timeout=60)
+    assert launcher.returncode == 0, "it had its server to the end"
+
+
+def test_one_of_another_container_is_let_alone(tmp_path: Path) -> None:
+    """The same path is another folder there, and here it may not even be: it is not one that was deleted."""
+    folder = tmp_path / "store"
+    with in_a_namespace(folder, f'mount -t tmpfs tmpfs "{tmp_path}"'):
+        assert not folder.exists()
         assert not EmbeddedServer(folder).is_running()
         assert folder not in {daemon.started_for for daemon in daemons.all_of_mine()}
-        other.communicate(timeout=60)
-    assert other.returncode == 0
+
+
+def test_one_that_a_service_started_is_found(tmp_path: Path) -> None:
+    """systemd's PrivateTmp and the like: another namespace, but the very same folder."""
+    server = EmbeddedServer(tmp_path / "store")
+    with in_a_namespace(server.folder, "true"):
+        assert server.is_running()
+        (pid,) = pids(server)
+        server.connect()
+        assert pids(server) == (pid,)
+        server.close()
+    assert not server.is_running()
 
 
 def test_it_leaves_no_sockets_in_tmp(server: EmbeddedServer) -> None:
