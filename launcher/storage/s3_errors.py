@@ -29,6 +29,7 @@ _LOST = frozenset({"PreconditionFailed", "412", "ConditionalRequestConflict", "O
 _FULL = frozenset({"InsufficientStorage", "507", "QuotaExceeded", "XMinioStorageFull"})
 _SKEWED = frozenset({"RequestTimeTooSkewed", "RequestExpired", "RequestInTheFuture"})
 _SERVER_FAULT = 500
+_NOT_IMPLEMENTED = 501
 
 
 def code_of(exc: BaseException) -> str:
@@ -111,6 +112,11 @@ def _of_answer(exc: ClientError, config: S3Config, *, doing: str, conditional: b
         return StorageError(
             f"The keys may not {doing} in bucket {config.bucket!r} ({code}).",
             next_step="Let them list, read, write and delete there; docs/storage.md has the policy.",
+        )
+    if status == _NOT_IMPLEMENTED:
+        return StorageError(
+            f"{config.place} does not know what was asked of it (HTTP 501, {code}); could not {doing}.",
+            next_step="Use a store with conditional writes and presigned URLs: `retrain doctor` tries both.",
         )
     if status >= _SERVER_FAULT and (full := _full_disk(config)):
         return StorageError(

@@ -1,5 +1,6 @@
 """The table, part three: buckets that are not what they should be."""
 
+import io
 import json
 import socket
 from collections.abc import Callable, Iterator
@@ -9,6 +10,10 @@ from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from typing import Any
+
+from botocore.awsrequest import AWSPreparedRequest, AWSResponse
+from botocore.compat import HTTPHeaders
+from urllib3.response import HTTPResponse
 
 from job.contract import keys
 from launcher.errors import Exit
@@ -27,6 +32,7 @@ class Bucket:
     code: Exit = Exit.INFRASTRUCTURE
     left: tuple[str, ...] = ()
     """What the case itself put into the bucket, which stays."""
+    arguments: tuple[str, ...] = ("run", "--training-zip", "set.zip", "--output-name", "lora")
 
 
 def told(**changes: str) -> Callable[[Place], None]:
@@ -86,14 +92,36 @@ def ignoring_conditions(place: Place) -> None:
     _alter_puts(place, forget)
 
 
+def refusing_conditions(place: Place) -> None:
+    """Use a store that answers 501 to a condition, as older ones do."""
+    refusal = b"<Error><Code>NotImplemented</Code><Message>A header is not implemented</Message></Error>"
+
+    def answer(request: AWSPreparedRequest, **_: Any) -> AWSResponse | None:
+        if not {"If-None-Match", "If-Match"} & set(request.headers):
+            return None
+        raw = HTTPResponse(io.BytesIO(refusal), preload_content=False)
+        return AWSResponse(request.url, 501, HTTPHeaders(), raw)
+
+    _with_client(place, lambda made: made.meta.events.register("before-send.s3.PutObject", answer))
+
+
 def _alter_puts(place: Place, alter: Callable[[dict[str, Any]], None]) -> None:
     """Change every PUT before it is signed: the server then sees what such a store would heed."""
+
+    def change(params: dict[str, Any], **_: Any) -> None:
+        alter(params)
+
+    _with_client(place, lambda made: made.meta.events.register("before-call.s3.PutObject", change))
+
+
+def _with_client(place: Place, do: Callable[[Any], object]) -> None:
+    """Use the shared server through clients to which something was done."""
     place.use_bucket()
     original = S3Config.client
 
     def client(self: S3Config, **options: Any) -> Any:
         made = original(self, **options)
-        made.meta.events.register("before-call.s3.PutObject", lambda params, **_: alter(params))
+        do(made)
         return made
 
     place.patch.setattr(S3Config, "client", client)
@@ -123,9 +151,25 @@ def holding(key: str, data: bytes) -> Callable[[Place], None]:
     return given
 
 
+OTHER = "20260101-000000-abcdef"
+OTHER_RECORD = keys.record_key(OTHER)
 BROKEN_LOCK = keys.name_lock_key("lora")
 
 BUCKETS = (
+    Bucket(
+        "record-of-another-major-version",
+        holding(OTHER_RECORD, b'{"v": "2.0"}'),
+        (OTHER, "schema version '2.0' is not 1.x", "version of retrain that wrote it"),
+        left=(OTHER_RECORD,),
+        arguments=("attach", OTHER),
+    ),
+    Bucket(
+        "record-damaged",
+        holding(OTHER_RECORD, b"\xff" * 99),
+        (OTHER, "not JSON"),
+        left=(OTHER_RECORD,),
+        arguments=("cancel", OTHER),
+    ),
     Bucket("wrong-secret-key", told(secret_key="wrong"), ("does not accept the keys", "secret key")),
     Bucket("wrong-access-key", told(access_key="nobody"), ("does not accept the keys", "access key")),
     Bucket(
@@ -139,6 +183,7 @@ BUCKETS = (
     ),
     Bucket("a-web-page", web_page, ("127.0.0.1",)),
     Bucket("conditions-ignored", ignoring_conditions, ("ignores conditions", "conditional writes")),
+    Bucket("conditions-unknown", refusing_conditions, ("does not know", "501", "conditional writes")),
     Bucket("session-unknown", told(session_token="token"), ("does not accept the keys",)),
     Bucket("keys-that-end-soon", ending_soon, ("credentials", "less than an hour", "max_hours"), Exit.USAGE),
     Bucket(

@@ -96,7 +96,7 @@ def test_a_bucket_is_refused(place: Place, case: Bucket) -> None:
     running = case.given(place)
     before = place.files()
     with running or nullcontext():
-        said = place.retrain("run", "--training-zip", "set.zip", "--output-name", "lora")
+        said = place.retrain(*case.arguments)
     said.assert_refused(case.code, case.says)
     place.assert_nothing_left(before, in_bucket=case.left)
 
