@@ -125,9 +125,10 @@ class Journal:
         lease = self.lease_of_another(record)
         if lease is not None:
             raise LeaseHeld(
-                f"another launcher works on run {run_id} until {lease.until:%H:%M:%S} UTC,"
-                f" {who(lease.holder)}",
-                next_step=f"look at it with `retrain status {run_id}`, or try again after that",
+                f"another launcher works on run {run_id}, {who(lease.holder)};"
+                f" if it died there, the run is free at {lease.until:%H:%M:%S} UTC",
+                next_step=f"leave it to that one: `retrain status {run_id}` shows how far it is,"
+                f" `retrain cancel {run_id}` ends the run",
             )
         record = self._leased(record)
         try:
