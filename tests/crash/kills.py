@@ -39,6 +39,8 @@ from launcher.storage.weed import HOST
 from tests.crash.kills_trainer import checkpoint, link_of
 from tests.job.scripted_child import safetensors
 
+SEED = int(os.environ.get("RETRAIN_CRASH_SEED", "20260807"))
+"""Of everything that is sampled where real processes die."""
 ROOT = Path(__file__).parents[2]
 TRAINER = Path(__file__).with_name("kills_trainer.py")
 RANK = 4
@@ -133,15 +135,19 @@ class Site:
         self._use = FileLock(self.store_folder / "users.lock")
         assert self._use.take(shared=True)
 
-    def start(self, *arguments: str) -> Command:
-        """Start a command in the background."""
+    def argv(self, *arguments: str) -> list[str]:
+        """Return the command line of a command."""
+        return [sys.executable, "-m", "tests.crash.kills_launcher", str(self.sources), *arguments]
+
+    def start(self, *arguments: str, host: str = "") -> Command:
+        """Start a command in the background, on another machine where a `host` is named."""
         number = len(self.commands)
         out, err = (self.folder / "said" / f"{number:03d}.{kind}" for kind in ("out", "err"))
         with out.open("wb") as to_out, err.open("wb") as to_err:
             process = subprocess.Popen(
-                [sys.executable, "-m", "tests.crash.kills_launcher", str(self.sources), *arguments],
+                self.argv(*arguments),
                 cwd=self.folder,
-                env={**os.environ, "PYTHONPATH": str(ROOT)},
+                env={**os.environ, "PYTHONPATH": str(ROOT), "RETRAIN_TEST_HOST": host},
                 stdin=subprocess.DEVNULL,
                 stdout=to_out,
                 stderr=to_err,
@@ -150,9 +156,9 @@ class Site:
         self.commands.append(Command(process, out, err))
         return self.commands[-1]
 
-    def run(self, *arguments: str) -> Command:
+    def run(self, *arguments: str, host: str = "") -> Command:
         """Run a command to its end."""
-        command = self.start(*arguments)
+        command = self.start(*arguments, host=host)
         command.wait()
         return command
 

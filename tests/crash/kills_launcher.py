@@ -1,5 +1,10 @@
-"""The command line, with pods that start from other sources: `kills_launcher.py SOURCES COMMAND...`."""
+"""The command line, with pods that start from other sources: `kills_launcher.py SOURCES COMMAND...`.
 
+RETRAIN_TEST_HOST in the environment stands for the name of another machine.
+"""
+
+import os
+import socket
 import sys
 from pathlib import Path
 
@@ -8,4 +13,7 @@ from launcher.pods import process
 
 if __name__ == "__main__":
     process.SOURCES = Path(sys.argv[1]).resolve()
+    host = os.environ.get("RETRAIN_TEST_HOST")
+    if host:
+        socket.gethostname = lambda: host
     main(sys.argv[2:])

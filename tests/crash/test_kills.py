@@ -24,6 +24,7 @@ from launcher.model import Phase, RunRecord
 from tests.crash.kills import (
     SAVED,
     SECRET,
+    SEED,
     Command,
     Site,
     expected_checkpoint,
@@ -35,7 +36,6 @@ from tests.crash.tally import TALLY
 
 pytestmark = pytest.mark.slow
 
-SEED = int(os.environ.get("RETRAIN_CRASH_SEED", "20260807"))
 CASES = 20
 PATIENCE = 30.0
 """Seconds that a moment is waited for; on a busy machine it may pass unseen."""
