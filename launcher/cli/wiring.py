@@ -145,12 +145,13 @@ def pick_run(place: Workplace, run_id: str | None) -> str:
 
     Raises UsageError when nothing, or more than one, fits.
     """
-    records = place.journal.records(place.narrator.say)
     if run_id is not None:
-        fitting = [record.run_id for record in records if record.run_id.startswith(run_id)]
+        # By name alone: of a run whose record cannot be read nobody may say that there is none.
+        fitting = [known for known in place.journal.run_ids() if known.startswith(run_id)]
         if run_id in fitting:
             return run_id
     else:
+        records = place.journal.records(place.narrator.say)
         still_open = [record.run_id for record in records if not record.phase.closed]
         fitting = still_open or [record.run_id for record in records][-1:]
     if len(fitting) == 1:
