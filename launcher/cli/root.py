@@ -7,16 +7,11 @@ and `--version` answer at once.
 import errno
 import importlib
 import os
-import re
 import signal
 import stat
 import sys
-import traceback
 from collections.abc import Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
-from difflib import get_close_matches
-from pathlib import Path
 
 import click
 
@@ -24,7 +19,6 @@ from launcher.cli.signals import heed, interrupted_code
 from launcher.errors import Exit, RetrainError
 
 PROGRAM = "retrain"
-CRASH_FOLDER = Path(".retrain")
 COMMANDS = {
     "run": "Train: pack, rent, watch, bring everything home, end the pod.",
     "attach": "Follow a run that is on its way.",
@@ -39,7 +33,6 @@ COMMANDS = {
 """Name → one line of help. The command is `command` in the module `launcher.cli.<name>`."""
 
 _PIPE_CLOSED = 128 + signal.SIGPIPE
-_QUERY = re.compile(r"(https?://[^\s?'\"]+)\?[^\s'\"]*")
 
 
 class _Commands(click.Group):
@@ -53,6 +46,8 @@ class _Commands(click.Group):
             command = importlib.import_module(f"launcher.cli.{cmd_name}").command
             assert isinstance(command, click.Command)
             return command
+        from difflib import get_close_matches
+
         near = get_close_matches(cmd_name, COMMANDS, n=1)
         ctx.fail(f"there is no command {cmd_name!r}" + (f"; did you mean {near[0]}?" if near else ""))
 
@@ -146,22 +141,14 @@ def _nobody_reads(error: Exception) -> bool:
 
 
 def _report_crash(error: Exception, *, debug: bool) -> None:
-    # URLs lose their query: a presigned one is a bearer secret.
-    trace = _QUERY.sub(r"\1?…", "".join(traceback.format_exception(error)))
+    from launcher.cli import crash
+
     what = f"unexpected {type(error).__name__}, a bug in retrain"
     if debug:
         _complain(what, "")
-        click.echo(trace, err=True, nl=False)
+        click.echo(crash.trace_of(error), err=True, nl=False)
         return
-    path = CRASH_FOLDER / f"crash-{datetime.now(UTC):%Y%m%dT%H%M%S%fZ}.txt"
-    try:
-        CRASH_FOLDER.mkdir(parents=True, exist_ok=True)
-        path.touch(mode=0o600, exist_ok=False)
-        path.write_text(trace)
-    except OSError:
-        _complain(what, "run again with `retrain --debug` to see where")
-        return
-    _complain(what, f"report it with {path}; `retrain status` shows whether anything still runs")
+    _complain(what, crash.keep(error))
 
 
 if __name__ == "__main__":
