@@ -101,7 +101,7 @@ class Command:
 
     def wait(self) -> int:
         """Wait for its end and return its exit code."""
-        return self.process.wait(timeout=120)
+        return self.process.wait(timeout=300)
 
     def said(self) -> str:
         """Return its narration so far."""
