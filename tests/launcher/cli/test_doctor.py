@@ -12,7 +12,7 @@ import pytest
 
 from launcher.cli.root import execute
 from launcher.storage.embedded import EmbeddedServer
-from tests.launcher.storage.servers import kill, pids
+from tests.launcher.storage.servers import clean, pids
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Embedded
     monkeypatch.chdir(tmp_path)
     server = EmbeddedServer(tmp_path / ".retrain" / "store")
     yield server
-    kill(server)
+    clean(server)
 
 
 def doctor(capsys: pytest.CaptureFixture[str]) -> tuple[int, dict[str, dict[str, Any]]]:

@@ -2,12 +2,14 @@
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import psutil
 
-from launcher.storage import daemons
+from launcher.storage import daemons, weed
 from launcher.storage.embedded import EmbeddedServer
+from launcher.storage.local_ports import Ports
 
 CONNECT = """
 import sys
@@ -39,3 +41,10 @@ def rerecord(server: EmbeddedServer, change: Callable[[dict[str, Any]], None]) -
     fields = recorded(server)
     change(fields)
     (server.folder / "server.json").write_text(json.dumps(fields))
+
+
+def clean(server: EmbeddedServer) -> None:
+    """End it and leave nothing of it on this machine, whatever became of its record."""
+    kill(server)
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        weed.remove_sockets(Ports.from_json(recorded(server)["ports"]))

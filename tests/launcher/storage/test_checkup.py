@@ -20,14 +20,14 @@ from launcher.storage.checkup import SERVER, check_leftovers, check_up
 from launcher.storage.embedded import EmbeddedServer
 from launcher.storage.probe import Finding
 from launcher.storage.server_state import ServerState
-from tests.launcher.storage.servers import kill, pids, recorded, rerecord
+from tests.launcher.storage.servers import clean, kill, pids, recorded, rerecord
 
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[EmbeddedServer]:
     server = EmbeddedServer(tmp_path / "store")
     yield server
-    kill(server)
+    clean(server)
 
 
 def found(server: EmbeddedServer, check: str = SERVER) -> Finding:

@@ -25,14 +25,14 @@ from launcher.storage.embedded import EmbeddedServer
 from launcher.storage.local_bucket import MARKER
 from launcher.storage.local_ports import GRPC_OFFSET, Ports
 from launcher.storage.s3 import S3Store
-from tests.launcher.storage.servers import CONNECT, kill, pids, recorded, rerecord
+from tests.launcher.storage.servers import CONNECT, clean, kill, pids, recorded, rerecord
 
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[EmbeddedServer]:
     server = EmbeddedServer(tmp_path / "store")
     yield server
-    kill(server)
+    clean(server)
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ from launcher.errors import LocalDiskError, RetrainError, StorageError
 from launcher.storage import weed
 from launcher.storage.embedded import EmbeddedServer
 from launcher.storage.s3 import PART_BYTES, S3Store
-from tests.launcher.storage.servers import kill, pids
+from tests.launcher.storage.servers import clean, kill, pids
 
 pytestmark = pytest.mark.slow
 
@@ -29,7 +29,7 @@ MIB = 1 << 20
 def server(tmp_path: Path) -> Iterator[EmbeddedServer]:
     server = EmbeddedServer(tmp_path / "store")
     yield server
-    kill(server)
+    clean(server)
 
 
 @contextmanager

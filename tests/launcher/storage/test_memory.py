@@ -17,7 +17,7 @@ import pytest
 from launcher.storage import weed
 from launcher.storage.embedded import EmbeddedServer
 from launcher.storage.s3 import S3Store
-from tests.launcher.storage.servers import kill, pids
+from tests.launcher.storage.servers import clean, pids
 
 BOUND_MIB = 512
 """docs/storage.md: Memory."""
@@ -54,7 +54,7 @@ def test_its_memory_is_bounded(tmp_path: Path) -> None:
         large = tmp_path / "large"
         large.write_bytes(os.urandom(64 * MIB))
         with peak_of(pids(server)[0]) as peak, ThreadPoolExecutor(4) as pool:
-            list(pool.map(lambda number: store.upload(large, f"large/{number}"), range(6)))
+            list(pool.map(lambda number: store.upload(large, f"large/{number}"), range(4)))
             for number in range(2):
                 copy = tmp_path / f"copy-{number}"
                 assert sum(store.download(f"large/{number}", copy)) == 64 * MIB
@@ -62,7 +62,7 @@ def test_its_memory_is_bounded(tmp_path: Path) -> None:
             assert len(store.list("small/")) == 1000
         assert 50 < peak.mib < BOUND_MIB
     finally:
-        kill(server)
+        clean(server)
 
 
 def begin_to_upload(store: S3Store, key: str) -> socket.socket:
@@ -93,4 +93,4 @@ def test_uploads_that_stall_keep_others_waiting_for_the_idle_time_at_most(
     finally:
         for connection in stalled:
             connection.close()
-        kill(server)
+        clean(server)

@@ -16,7 +16,7 @@ from launcher.storage import daemons, weed
 from launcher.storage.embedded import EmbeddedServer
 from launcher.storage.local_ports import GRPC_OFFSET, Ports
 from launcher.storage.s3 import S3Store
-from tests.launcher.storage.servers import kill, pids, recorded
+from tests.launcher.storage.servers import clean, kill, pids, recorded
 
 pytestmark = pytest.mark.slow
 
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.slow
 def server(tmp_path: Path) -> Iterator[EmbeddedServer]:
     server = EmbeddedServer(tmp_path / "one" / "store")
     yield server
-    kill(server)
+    clean(server)
 
 
 def test_a_copied_workspace_gets_a_store_of_its_own(server: EmbeddedServer, tmp_path: Path) -> None:
