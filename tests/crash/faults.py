@@ -18,6 +18,7 @@ class Fault(StrEnum):
     DOWNLOAD_BREAKS = "a download breaks off"
     PROVIDER_DOWN = "the provider answers with errors"
     PROVIDER_LAGS = "new pods are missing from the provider's list for a while"
+    PROVIDER_FORGETS = "the provider shows no pod for a while that it showed before"
     CREATE_LOST = "a pod is made and the answer lost"
     CREATE_LATE = "a request for a pod takes effect later, its sender gets an error"
     CREATE_TWICE = "a request for a pod is delivered twice"
@@ -38,6 +39,7 @@ class Fault(StrEnum):
 
 HARMS_PODS = frozenset(
     {
+        Fault.PROVIDER_FORGETS,
         Fault.PRICE_RISES,
         Fault.POD_VANISHES,
         Fault.POD_ENDS,

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -214,6 +215,8 @@ class Stage:
                 self._provider_failures = strike.count
             case Fault.PROVIDER_LAGS:
                 pods.list_lag_seconds = min(strike.seconds, LAG_SECONDS)
+            case Fault.PROVIDER_FORGETS:
+                self._forget(min(strike.seconds, STUBBORN_MAX))
             case Fault.CREATE_LOST:
                 pods.create_loses_answer = True
             case Fault.CREATE_LATE:
@@ -259,6 +262,12 @@ class Stage:
                 pods.jobs[pod_id].hangs = True
             case _:
                 raise AssertionError(strike.fault)
+
+    def _forget(self, seconds: float) -> None:
+        """Hide the pods that are on record: of one that no list ever showed nobody can know."""
+        until = self.fake.store.at + timedelta(seconds=seconds)
+        for attempt in self.fake.journal().read(RUN).attempts:
+            self.fake.pods.hidden_until |= dict.fromkeys(attempt.pod_ids, until)
 
     def _overtake(self, strike: Strike) -> None:
         if self._nested >= NESTED_MAX:

@@ -60,6 +60,8 @@ class FakePods:
     self_ending: bool = False
     """Whether pods end themselves when their job is over and at their hard deadline, as real ones do."""
     invisible_until: datetime | None = None
+    hidden_until: dict[str, datetime] = field(default_factory=dict)
+    """Pods that the provider does not show for a while."""
     job_options: list[dict[str, Any]] = field(default_factory=list)
     """For each created pod in turn: options of its job."""
     history: list[FakeJob] = field(default_factory=list)
@@ -172,7 +174,8 @@ class FakePods:
     def _visible(self) -> Sequence[Pod]:
         if self.invisible_until is not None and self.store.now() < self.invisible_until:
             return []
-        return list(self.existing.values())
+        now = self.store.at
+        return [pod for pod in self.existing.values() if self.hidden_until.get(pod.pod_id, now) <= now]
 
     def _answer(self) -> None:
         if self.silent:

@@ -313,12 +313,12 @@ def test_credentials_that_end_too_early_end_the_run_before_a_pod_is_asked_for(fa
     assert "credentials" in outcome(record).sentence and not fake.journal().is_open(OUTPUT)
 
 
-def test_a_second_pod_of_the_same_name_is_ended(fake: FakeWorld) -> None:
+def test_a_second_pod_of_the_same_name_is_ended_while_the_first_works_on(fake: FakeWorld) -> None:
     fake.start()
     fake.loop().once(RUN)
     spec = fake.pods.created[0]
     fake.clock.sleep(5)
     fake.pods.create(spec)
     record = fake.loop().drive(RUN)
-    assert record.phase is Phase.DONE and "pod-2" in fake.pods.terminated
+    assert record.phase is Phase.DONE and fake.pods.terminated == ["pod-2", "pod-1"]
     assert_nothing_left(fake, record)
