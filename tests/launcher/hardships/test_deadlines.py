@@ -18,6 +18,7 @@ from launcher.inheritance import inherit
 from launcher.model import Phase
 from launcher.outcome import outcome
 from launcher.ports import Stored
+from launcher.reconcile import GAP_SECONDS_MAX
 from tests.launcher.world import OUTPUT, RUN, FakeWorld
 
 
@@ -148,7 +149,9 @@ def test_a_launcher_that_died_before_the_end_was_asked_for_is_no_leak(fake: Fake
     fake.loop().once(RUN)
     fake.pods.silent = False
     fake.later(8 * 3600)
-    assert fake.loop().drive(RUN).phase is Phase.CANCELLED
+    record = fake.loop().drive(RUN)
+    assert record.phase is Phase.CANCELLED
+    assert record.attempts[0].teardown_seconds <= GAP_SECONDS_MAX
 
 
 def test_another_machines_pods_are_not_judged_from_here(fake: FakeWorld) -> None:
