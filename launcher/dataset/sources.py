@@ -18,24 +18,17 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Protocol
 
 from launcher.dataset.findings import Finding, error
+from launcher.dataset.zip_directory import has_too_many
 from launcher.errors import DatasetError
 
 ENTRIES_MAX = 100_000
 ENTRY_BYTES_MAX = 256 * 2**20
 """Of one file, unpacked: also the most that reading one holds in memory."""
-DIRECTORY_BYTES_MAX = 32 * 2**20
-"""Of a zip's table of contents, which is read whole: 100,000 entries need about half of it."""
 BOMB_BYTES = 2**30
 BOMB_RATIO = 100
 """A package that unpacks to more than BOMB_BYTES and to this many times its size is no package of images."""
 _CHUNK = 2**20
 
-_END = struct.Struct("<4s8xL6x")
-"""A zip's last record: signature, length of the table of contents."""
-_LOCATOR = struct.Struct("<4s4xQ4x")
-"""Signature, where the last record of a large zip is."""
-_END64 = struct.Struct("<4s36xQ8x")
-"""The last record of a large zip: signature, length of the table of contents."""
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 """The others cannot be unpacked in bounded memory by the standard library."""
 _CLUTTER = {"__macosx", "thumbs.db", "desktop.ini"}
@@ -118,7 +111,7 @@ class _Zip:
         size = os.fstat(file.fileno()).st_size
         signature = file.read(4)
         try:
-            if _has_too_many(file, size):
+            if has_too_many(file, size, ENTRIES_MAX):
                 raise _too_many(path)
             self._zip = zipfile.ZipFile(file)
         except _BROKEN_ZIP as exc:
@@ -228,38 +221,6 @@ def _files(folder: Path) -> Iterator[Path]:
         for name in sorted([*files, *folders]):
             if not is_clutter(name):
                 yield Path(parent) / name
-
-
-def _has_too_many(file: BinaryIO, size: int) -> bool:
-    """Tell whether a zip's table of contents is too large, before zipfile reads all of it."""
-    tail_length = min(size, _END.size + 0xFFFF + _LOCATOR.size + _END64.size)
-    file.seek(size - tail_length)
-    tail = file.read(tail_length)
-    length = _directory_bytes(file, tail)
-    if length > DIRECTORY_BYTES_MAX:
-        return True
-    file.seek(max(0, size - tail_length - length))
-    return file.read(tail_length + length).count(b"PK\x01\x02") > ENTRIES_MAX
-
-
-def _directory_bytes(file: BinaryIO, tail: bytes) -> int:
-    """Return the length of the table of contents as the zip's last records have it, 0 where there is none.
-
-    Which record counts depends on the reader; of several the largest is taken.
-    """
-    at = len(tail) - _END.size
-    if at < 0 or not tail.startswith(b"PK\x05\x06", at):
-        at = tail.rfind(b"PK\x05\x06")
-    if at < 0 or len(tail) < at + _END.size:
-        return 0
-    lengths = [_END.unpack_from(tail, at)[1]]
-    if at >= _LOCATOR.size and tail.startswith(b"PK\x06\x07", at - _LOCATOR.size):
-        file.seek(_LOCATOR.unpack_from(tail, at - _LOCATOR.size)[1])
-        before = at - _LOCATOR.size - _END64.size
-        for record in (file.read(_END64.size), tail[max(0, before) : before + _END64.size]):
-            if len(record) == _END64.size and record.startswith(b"PK\x06\x06"):
-                lengths.append(_END64.unpack(record)[1])
-    return int(max(lengths))
 
 
 def _is_control(char: str) -> bool:

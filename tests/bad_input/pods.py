@@ -12,8 +12,9 @@ from job.contract.manifest import InputRole
 from job.contract.reasons import Reason
 from job.exits import ExitCode
 from launcher.errors import Exit
+from tests.bad_input.builders import pair
 from tests.bad_input.models import lora, tensor_file
-from tests.bad_input.packages import DAMAGED_PIXELS, NOWHERE, SOUND, pair
+from tests.bad_input.packages import DAMAGED_PIXELS, NOWHERE, SOUND
 from tests.bad_input.raw_zip import ENCRYPTED, SYMLINK, Member, raw_zip
 from tests.job.rig import RUN, Rig, zipped
 
