@@ -13,6 +13,7 @@ from typing import Any
 
 import psutil
 
+from launcher.errors import StorageError
 from launcher.machine import ProcessIdentity
 from launcher.storage import weed
 
@@ -54,13 +55,20 @@ def end(process: ProcessIdentity) -> None:
     """End a server at once and wait until it is gone; one that ended before is no error.
 
     By SIGKILL: whatever it acknowledged is in its files by then, while its own shutdown waits for every open
-    connection, up to 40 s, and at times for ever.
+    connection, up to 40 s, and at times for ever. Raises StorageError when even that does not end it.
     """
-    with suppress(psutil.NoSuchProcess):
+    try:
         if process.could_be_seen_here() and process.is_alive():
             running = psutil.Process(process.pid)
             running.kill()
             running.wait(END_SECONDS)
+    except psutil.NoSuchProcess:
+        return
+    except psutil.TimeoutExpired as exc:
+        raise StorageError(
+            f"The local store, process {process.pid}, does not end {END_SECONDS:.0f} s after it was killed.",
+            next_step="Its disk may not answer: look at it with `ps` and `dmesg`.",
+        ) from exc
 
 
 def at(process: ProcessIdentity) -> Daemon | None:

@@ -8,7 +8,7 @@ Knows weed, boto3 and this machine.
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -92,7 +92,9 @@ class EmbeddedServer:
                     state = ServerState.read(self._file)
                     if state is not None:
                         weed.remove_sockets(state.ports)
-                        replace(state, process=None, ready=False).write(self._file)
+                        # A record that stays as it was misleads nobody, and the disk may be full.
+                        with suppress(OSError):
+                            replace(state, process=None, ready=False).write(self._file)
                 return True
         finally:
             self.close()

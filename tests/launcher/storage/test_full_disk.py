@@ -2,7 +2,6 @@
 
 import os
 import resource
-import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -153,7 +152,9 @@ def test_a_disk_that_another_program_fills(small_disk: Path, tmp_path: Path) -> 
         assert {item.key for item in store.list("")} == {".ready", "before"}
         assert store.get("before")[0] == before
         store.upload(large, "large")
-        shutil.rmtree(server.folder / "logs")
+        fill(small_disk / "ballast")
+        assert server.stop(), "ending needs no room"
+        assert not server.is_running()
     finally:
         kill(server)
 
