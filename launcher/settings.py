@@ -4,6 +4,7 @@ Lowest first: the defaults, a preset, `retrain.toml`, the environment (`RETRAIN_
 Knows which settings there are and where the examples lie; no provider, no store, no command.
 """
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,9 @@ def load_settings(
         layers.append(settings_file.read_layer(path))
     layers += _preset_layer(layers)
     problems = settings_file.unknown_keys(layers, Settings)
+    problems += settings_file.misnamed_variables(
+        os.environ, Settings, prefix=ENVIRONMENT_PREFIX, nesting=NESTING
+    )
     merged = settings_file.merge(layers)
     try:
         settings = Settings(

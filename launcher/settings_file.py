@@ -5,7 +5,7 @@ Knows TOML and pydantic's errors; not which settings there are. Quotes keys, nev
 
 import difflib
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,6 +86,27 @@ def unknown_keys(layers: Sequence[Layer], model: type[BaseModel]) -> list[str]:
                     near = _homes_of(key, model) or _nearest(key, kind.model_fields)
                     problems.append(f"{section}.{key}: no such setting{near} (from {layer.origin})")
     return problems
+
+
+def misnamed_variables(
+    names: Iterable[str], model: type[BaseModel], *, prefix: str, nesting: str
+) -> list[str]:
+    """Return a line for every variable that names a setting and not its section, or with one `_` between.
+
+    Such a variable would have no effect, and nobody would know.
+    """
+    meant: dict[str, list[str]] = {}
+    for section, field in model.model_fields.items():
+        kind = field.annotation
+        for key in kind.model_fields if isinstance(kind, type) and issubclass(kind, BaseModel) else ():
+            right = f"{prefix}{section}{nesting}{key}".upper()
+            for wrong in (key, f"{section}_{key}"):
+                meant.setdefault(f"{prefix}{wrong}".upper(), []).append(right)
+    return [
+        f"{name}: no such variable; did you mean {' or '.join(meant[name.upper()])}? (from environment)"
+        for name in sorted(names)
+        if name.upper() in meant
+    ]
 
 
 def describe(error: ValidationError, layers: Sequence[Layer]) -> list[str]:

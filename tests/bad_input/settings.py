@@ -107,6 +107,18 @@ SETTINGS = (
         RUN,
         ("recipe.max_epoch", "from environment"),
     ),
+    Command(
+        "variable-without-section",
+        variable("RETRAIN_LORA_DIM", "8"),
+        RUN,
+        ("RETRAIN_LORA_DIM", "did you mean RETRAIN_RECIPE__LORA_DIM?"),
+    ),
+    Command(
+        "variable-of-one-underscore",
+        variable("RETRAIN_RECIPE_BATCH_SIZE", "8"),
+        RUN,
+        ("RETRAIN_RECIPE_BATCH_SIZE", "did you mean RETRAIN_RECIPE__BATCH_SIZE?"),
+    ),
     Command("variable-of-no-section", variable("RETRAIN_RECIPIE__X", "3"), RUN, ("recipie", "environment")),
     Command("flag-misspelt", nothing, (*RUN, "--max-epoch", "3"), ("--max-epoch", "--max-epochs")),
     Command("set-of-no-setting", nothing, (*RUN, "--set", "recipe.rank=3"), ("recipe.rank", "from flags")),
