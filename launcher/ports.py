@@ -136,6 +136,10 @@ class Store(Protocol):
         """Write a file of any size."""
         ...
 
+    def upload_all(self, files: Mapping[str, Path]) -> None:
+        """Write files of any size, key → path, side by side; the first that fails ends the others."""
+        ...
+
     def download(self, key: str, path: Path, *, offset: int = 0) -> Iterator[int]:
         """Append the object's content from byte `offset` on to `path`; yield bytes written as they come.
 

@@ -97,8 +97,9 @@ def stage(
         )
         _refuse_over_budget(settings, record, now)
         _refuse_links_that_end_early(record, store)
-        for item, path in zip(inputs, files.values(), strict=True):
-            store.upload(path, item.key)
+        notifier.say(f"uploading {sum(item.bytes for item in inputs) / 1e6:.2f} MB")
+        store.upload_all({item.key: path for item, path in zip(inputs, files.values(), strict=True)})
+        for item in inputs:
             notifier.say(f"staged {item.name}, {item.bytes / 1e6:.2f} MB, SHA-256 {item.sha256[:12]}")
     return record
 

@@ -4,7 +4,7 @@ Knows boto3 and the Store Protocol; keys and contents mean nothing to it.
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -26,9 +26,9 @@ from launcher.storage.s3_reading import Reading
 
 LINK_SECONDS_MAX = 7 * 24 * 3600
 """What SigV4 allows a presigned URL."""
-PART_BYTES = 8 << 20
+PART_BYTES = 16 << 20
 PARTS_AT_ONCE = 8
-"""Memory of an upload stays below PART_BYTES × PARTS_AT_ONCE = 64 MiB."""
+"""Of all files that go up together. Parts are read as they are sent, so none of them is in memory."""
 _AWS = (BotoCoreError, ClientError, HTTPError)
 """botocore lets some of urllib3's errors through while a body is read."""
 
@@ -110,6 +110,13 @@ class S3Store:
 
     def upload(self, path: Path, key: str) -> None:
         """Write a file of any size, large ones in parallel parts; the object appears whole or not at all."""
+        self.upload_all({key: path})
+
+    def upload_all(self, files: Mapping[str, Path]) -> None:
+        """Write files of any size, side by side; each object appears whole or not at all.
+
+        The first that fails ends the others.
+        """
         transfer = TransferConfig(
             multipart_threshold=PART_BYTES,
             multipart_chunksize=PART_BYTES,
@@ -117,11 +124,16 @@ class S3Store:
             # The CRT client does not reach endpoints on loopback.
             preferred_transfer_client="classic",
         )
-        try:
-            with create_transfer_manager(self._client, transfer) as manager:
-                manager.upload(str(path), self.config.bucket, self._full(key)).result()
-        except _AWS as exc:
-            raise translate(exc, self.config, doing=f"upload {key}") from exc
+        with create_transfer_manager(self._client, transfer) as manager:
+            coming = {
+                key: manager.upload(str(path), self.config.bucket, self._full(key))
+                for key, path in files.items()
+            }
+            for key, future in coming.items():
+                try:
+                    future.result()
+                except _AWS as exc:
+                    raise translate(exc, self.config, doing=f"upload {key}") from exc
 
     def download(self, key: str, path: Path, *, offset: int = 0) -> Iterator[int]:
         """Append the object's content from byte `offset` on to `path`; yield bytes written as they come.

@@ -1,4 +1,4 @@
-"""What retrain does to carry files, as a run does it: packing, hashing, `Store.upload`, `fetch_all`."""
+"""What retrain does to carry files, as a run does it: packing, hashing, `upload_all`, `fetch_all`."""
 
 import hashlib
 import tempfile
@@ -34,11 +34,12 @@ class Ours:
         self._runs = 0
 
     def upload_each(self, folder: Path, prefix: str) -> None:
-        """Stage every file of a folder as an input of its own: hash, upload, one after another."""
-        for path in sorted(folder.iterdir()):
+        """Stage every file of a folder as an input of its own: hash all, then upload."""
+        paths = sorted(folder.iterdir())
+        for path in paths:
             with path.open("rb") as file:
                 hashlib.file_digest(file, "sha256")
-            self._store.upload(path, f"{prefix}/{path.name}")
+        self._store.upload_all({f"{prefix}/{path.name}": path for path in paths})
 
     def upload_packed(self, folder: Path, prefix: str) -> None:
         """Stage a folder of images and captions as a data set: packed into one zip, hashed, uploaded."""

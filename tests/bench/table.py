@@ -71,7 +71,8 @@ def _where(machine: dict[str, Any]) -> str:
     return (
         f"{machine['measured_at']}, commit {machine['commit']}, {machine['processor']} with"
         f" {machine['cores']} cores and {machine['memory_gb']} GB, {machine['system']},"
-        f" Python {machine['python']}, {packages}; load before {machine['load_before']}; {machine['minutes']} min in all."
+        f" Python {machine['python']}, {packages}; load before {machine['load_before']};"
+        f" {machine['minutes']} min in all."
     )
 
 

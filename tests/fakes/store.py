@@ -8,7 +8,7 @@ import hashlib
 import hmac
 import secrets
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -137,6 +137,10 @@ class FakeStore:
             self._called("upload")
             self._write(key, path.read_bytes())
             self._answer_may_be_lost()
+
+    def upload_all(self, files: Mapping[str, Path]) -> None:
+        for key, path in files.items():
+            self.upload(path, key)
 
     def download(self, key: str, path: Path, *, offset: int = 0) -> Iterator[int]:
         with path.open("ab") as file:

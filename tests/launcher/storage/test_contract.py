@@ -157,6 +157,15 @@ def test_a_file_comes_back_as_it_went(world: World, tmp_path: Path, size: int) -
     assert (tmp_path / "back").read_bytes() == content
 
 
+def test_several_files_go_up_together(world: World, tmp_path: Path) -> None:
+    contents = {f"several/{size}": secrets.token_bytes(size) for size in (0, 10, 1_000_000)}
+    paths = {key: tmp_path / str(number) for number, key in enumerate(contents)}
+    for key, path in paths.items():
+        path.write_bytes(contents[key])
+    world.store.upload_all(paths)
+    assert {key: world.store.get(key)[0] for key in contents} == contents
+
+
 @pytest.mark.parametrize("offset", [0, 1, 1000, 2999, 3000])
 def test_a_download_goes_on_where_it_was(world: World, tmp_path: Path, offset: int) -> None:
     content = secrets.token_bytes(3000)

@@ -212,6 +212,7 @@ ACTIONS: dict[str, Callable[[S3Store, Path], object]] = {
     "list": lambda store, _: store.list(""),
     "now": lambda store, _: store.now(),
     "upload": lambda store, path: store.upload(path, "key"),
+    "upload_all": lambda store, path: store.upload_all({"key": path, "other": path}),
     "download": lambda store, path: list(store.download("key", path)),
 }
 
