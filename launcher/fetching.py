@@ -1,5 +1,6 @@
 """Several artefacts on their way home: small ones side by side, since each waits for the store more than it
-takes; large ones one by one, since their ranges come side by side already.
+takes; large ones two at a time, since their ranges come side by side already, but one is synced while another
+comes.
 
 Knows the ports and the user's folders; not what is written down of it.
 """
@@ -20,6 +21,8 @@ from launcher.pullback import BEAT_SECONDS
 
 SMALL_BYTES = 8 << 20
 """No larger than one range: so many at once bound the memory."""
+LARGE_AT_ONCE = 2
+"""Each takes the memory of the ranges that wait to be written."""
 
 
 @dataclass(frozen=True)
@@ -53,11 +56,10 @@ def fetch_all(
         except (IntegrityError, StorageError, LocalDiskError) as error:
             return Fetched(receipt, error=error)
 
-    together, alone = _parted(receipts) if at_once > 1 else ((), receipts)
-    if together:
-        pool = ThreadPoolExecutor(at_once, thread_name_prefix="fetch")
+    def side_by_side(some: Sequence[Receipt], lanes: int) -> Generator[tuple[Fetched, ...]]:
+        pool = ThreadPoolExecutor(lanes, thread_name_prefix="fetch")
         try:
-            coming = {pool.submit(fetch, receipt, None) for receipt in together}
+            coming = {pool.submit(fetch, receipt, None) for receipt in some}
             while coming:
                 done, coming = wait(coming, timeout=BEAT_SECONDS, return_when=FIRST_COMPLETED)
                 on_bytes("", 0)
@@ -66,18 +68,22 @@ def fetch_all(
         finally:
             # Whoever stops here finds nothing at work behind its back.
             pool.shutdown(cancel_futures=True)
+
+    small, large, alone = _parted(receipts) if at_once > 1 else ((), (), receipts)
+    if small:
+        yield from side_by_side(small, at_once)
+    if large:
+        yield from side_by_side(large, LARGE_AT_ONCE)
     for receipt in alone:
         yield (fetch(receipt, on_bytes),)
 
 
-def _parted(receipts: Sequence[Receipt]) -> tuple[Sequence[Receipt], Sequence[Receipt]]:
-    """Return what may come side by side, and the rest: what is large, or there in several versions."""
+def _parted(receipts: Sequence[Receipt]) -> tuple[Sequence[Receipt], Sequence[Receipt], Sequence[Receipt]]:
+    """Return the small and the large ones that may come side by side, and versions of one artefact."""
     versions = Counter((receipt.kind, receipt.epoch) for receipt in receipts)
-    together = [
-        receipt
-        for receipt in receipts
-        if receipt.bytes <= SMALL_BYTES and versions[receipt.kind, receipt.epoch] == 1
-    ]
-    if len(together) < 2:
-        return (), receipts
-    return together, [receipt for receipt in receipts if receipt not in together]
+    single = [receipt for receipt in receipts if versions[receipt.kind, receipt.epoch] == 1]
+    if len(single) < 2:
+        return (), (), receipts
+    small = [receipt for receipt in single if receipt.bytes <= SMALL_BYTES]
+    large = [receipt for receipt in single if receipt.bytes > SMALL_BYTES]
+    return small, large, [receipt for receipt in receipts if receipt not in single]

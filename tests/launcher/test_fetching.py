@@ -97,18 +97,20 @@ def test_a_store_that_fails_is_said_of_each(fake: FakeWorld) -> None:
     assert [type(item.error) for item in found] == [StorageError] * 3
 
 
-def test_large_ones_and_several_versions_of_one_come_in_order(
-    fake: FakeWorld, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(fetching, "SMALL_BYTES", 1000)
-    data = bytes(2000)
-    large = receipt(fake.store, 1, bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
-    fake.store.put(keys.attempt_prefix(RUN, 1) + large.key, data)
+def test_large_ones_come_two_at_a_time(fake: FakeWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fetching, "SMALL_BYTES", 10)
+    monkeypatch.setattr(_MeetingStore, "meet", fetching.LARGE_AT_ONCE)
+    store = _MeetingStore()
+    batches = fetch(fake, store, [receipt(store, epoch) for epoch in range(1, 7)])
+    assert store.most == fetching.LARGE_AT_ONCE
+    assert sum(item.path is not None for batch in batches for item in batch) == 6
+
+
+def test_several_versions_of_one_come_in_order_after_the_others(fake: FakeWorld) -> None:
     older, newer = receipt(fake.store, 2), receipt(fake.store, 2, attempt=2)
-    small = [receipt(fake.store, epoch) for epoch in (3, 4)]
-    batches = fetch(fake, fake.store, [large, older, small[0], newer, small[1]])
-    after = [batch[0].receipt for batch in batches[-3:]]
-    assert after == [large, older, newer]
+    others = [receipt(fake.store, epoch) for epoch in (3, 4)]
+    batches = fetch(fake, fake.store, [older, others[0], newer, others[1]])
+    assert [batch[0].receipt for batch in batches[-2:]] == [older, newer]
     path = batches[-1][0].path
     assert path is not None and hashlib.sha256(path.read_bytes()).hexdigest() == newer.sha256
 
