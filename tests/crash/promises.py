@@ -28,7 +28,8 @@ UNWATCHED = frozenset(
 """Faults under which launchers alone cannot always end a pod in time."""
 RESERVE_SECONDS = 60.0
 """Of the run's budget."""
-CENT = 0.01
+CLOCK_SECONDS = 1.0
+"""The store tells whole seconds."""
 
 
 class Broken(AssertionError):
@@ -141,7 +142,8 @@ class Witness:
         real = sum(bill.dollars(now) for bill in pods.bills.values())
         charged = spent_at_most(record, now)
         unseen = Fault.CREATE_TWICE in self._schedule.faults  # the second may end before anybody looked
-        if real > charged + CENT / 100 and not unseen:
+        rounding = sum(bill.price_per_hour for bill in pods.bills.values()) * CLOCK_SECONDS / 3600
+        if real > charged + rounding and not unseen:
             raise Broken(f"truth: ${real:.4f} were spent, ${charged:.4f} are told")
         faults = self._schedule.faults
         watched = not faults & UNWATCHED and self._schedule.away_seconds < RESERVE_SECONDS / 2
