@@ -3,6 +3,7 @@
 Knows diffusers folders and safetensors headers; loads no weights. What only loading can tell, the pod tells.
 """
 
+import struct
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -17,7 +18,10 @@ SDXL_PART = "text_encoder_2"
 WEIGHTS = {".safetensors", ".bin"}
 _WHOLE = "set run.base_model to a whole diffusers folder (unet/, vae/, text_encoder/, tokenizer/, scheduler/)"
 _UNET, _TEXT_ENCODER = "lora_unet_", "lora_te_"
-_BROKEN_ZIP = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError)
+_BROKEN_ZIP = (
+    zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError, OverflowError, RuntimeError,
+    ValueError,
+)  # fmt: skip
 
 
 def check_base(path: Path) -> None:
@@ -40,6 +44,15 @@ def check_base(path: Path) -> None:
     inside = [
         PurePosixPath(name).relative_to(root) for name in names if PurePosixPath(name).is_relative_to(root)
     ]
+    _check_parts(path, inside)
+    if path.is_dir():
+        for name in inside:
+            if name.parts[0] in PARTS[:3] and name.suffix == ".safetensors":
+                _check_whole(path / root / name)
+
+
+def _check_parts(path: Path, inside: list[PurePosixPath]) -> None:
+    """Refuse a model that lacks a part, or a part's weights, or is of another family."""
     present = {name.parts[0] for name in inside if len(name.parts) > 1}
     if SDXL_PART in present:
         raise UsageError(
@@ -52,10 +65,6 @@ def check_base(path: Path) -> None:
         files = [name for name in inside if name.parent == PurePosixPath(part)]
         if not any(name.suffix in WEIGHTS for name in files):
             raise UsageError(f"{path} has no weights in {part}/", next_step=_WHOLE)
-        if path.is_dir():
-            for name in files:
-                if name.suffix == ".safetensors":
-                    _check_whole(path / root / name)
 
 
 def check_init_weights(path: Path, base: Path, rank: int) -> None:

@@ -8,6 +8,7 @@ import zipfile
 from collections.abc import Iterator
 
 from launcher.settings_template import template
+from tests.bad_input.models import base_files, lora
 from tests.bad_input.raw_zip import SYMLINK, Member, raw_zip
 from tests.contract.test_golden import EVENTS, MESSAGES
 from tests.fuzz.targets import FILES_MARK, PART_MARK
@@ -75,6 +76,12 @@ def _tensors() -> Iterator[bytes]:
     yield struct.pack("<Q", len(header)) + header + b"\x80\x3f\x80\x7f"
 
 
+def _weights() -> Iterator[bytes]:
+    yield lora()
+    yield _zip({f"some/where/{name}": data for name, data in base_files().items()})
+    yield _zip(base_files() | {"text_encoder_2/config.json": b"{}"}, zipfile.ZIP_DEFLATED)
+
+
 def _manifests() -> Iterator[bytes]:
     yield MESSAGES["manifest"].encode()
 
@@ -126,6 +133,7 @@ _MAKERS = {
     "samples": _samples,
     "resume_state": _states,
     "tensors": _tensors,
+    "weights": _weights,
     "manifest": _manifests,
     "messages": _messages,
     "events": _events,

@@ -37,6 +37,7 @@ from launcher.report.summary import summary
 from launcher.report.text import leaked_lines, overview_text, result_text
 from launcher.settings import load_settings
 from launcher.unpacking import unpack
+from launcher.weights import check_base, check_init_weights
 from tests.bad_input.raw_zip import UTF8, Member, raw_zip
 from tests.fakes.store import START, FakeStore
 from tests.launcher.world import RUN, FakeWorld
@@ -88,6 +89,14 @@ def tensors(data: bytes) -> None:
     with _file(data, "lora.safetensors") as path, suppress(MalformedError):
         if is_complete(path):
             inspect(path)
+
+
+def weights(data: bytes) -> None:
+    """Any bytes as a base model's zip, and as the LoRA to go on from."""
+    with _file(data, "base.zip") as path, suppress(UsageError):
+        check_base(path)
+    with _file(data, "start.safetensors") as path, suppress(UsageError):
+        check_init_weights(path, path.parent, 4)
 
 
 def manifest(data: bytes) -> None:
@@ -176,8 +185,8 @@ def pod_environment(data: bytes) -> None:
 TARGETS: dict[str, Callable[[bytes], None]] = {
     target.__name__: target
     for target in (
-        package_bytes, package_files, samples, resume_state, tensors, manifest, messages, events, pod, record,
-        name_lock, settings, pod_environment,
+        package_bytes, package_files, samples, resume_state, tensors, weights, manifest, messages, events, pod,
+        record, name_lock, settings, pod_environment,
     )
 }  # fmt: skip
 
