@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from launcher.cli.signals import heed, interrupted_code
 from tests.bench import machine, startup, table, training, transfers, watching
 from tests.bench.figures import Figure
 from tests.bench.opponent import find_s5cmd
@@ -28,6 +29,7 @@ NO_MAKE = "`make retrain` was not measured: that needs the environment that make
 def main() -> None:
     """Measure what the command line asks for."""
     arguments = _arguments()
+    heed()  # whoever ends this ends its servers and pods, too
     found: dict[str, Any] = machine.describe()
     began, figures, remarks = time.monotonic(), [], []
     for name in arguments.only or PARTS:
@@ -70,4 +72,7 @@ def _tell(line: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt as interrupt:
+        sys.exit(interrupted_code(interrupt))

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import psutil
 
+from launcher.pods.process import ProcessPods
 from launcher.storage.embedded import EmbeddedServer
 from tests.bench.figures import Figure, spread
 
@@ -81,7 +82,7 @@ def measure(folder: Path, *, quick: bool) -> Iterator[Figure]:
     try:
         runs = [_watch(folder) for _ in range(1 if quick else 3)]
     finally:
-        EmbeddedServer(folder / ".retrain" / "store").stop()
+        _leave_nothing(folder / ".retrain")
     arrivals = [seconds for run in runs for seconds in run.arrivals()]
     yield Figure(
         group=GROUP,
@@ -157,6 +158,14 @@ def _watch(folder: Path) -> Watched:
     # The name is given by a rename, which is what the time of the last change of status is of.
     watched.arrived = {name: (folder / "models" / name).stat().st_ctime_ns / 1e9 for name in names}
     return watched
+
+
+def _leave_nothing(workspace: Path) -> None:
+    """End what a run that was interrupted has left, and the store."""
+    pods = ProcessPods(workspace / "pods", place="")
+    for folder in workspace.glob("pods/*"):
+        pods.terminate(folder.name)
+    EmbeddedServer(workspace / "store").stop()
 
 
 def _look(watched: Watched, process: psutil.Process, folder: Path) -> None:
