@@ -185,8 +185,8 @@ def pod_environment(data: bytes) -> None:
 TARGETS: dict[str, Callable[[bytes], None]] = {
     target.__name__: target
     for target in (
-        package_bytes, package_files, samples, resume_state, tensors, weights, manifest, messages, events, pod,
-        record, name_lock, settings, pod_environment,
+        package_bytes, package_files, samples, resume_state, tensors, weights, manifest, messages, events,
+        pod, record, name_lock, settings, pod_environment,
     )
 }  # fmt: skip
 
