@@ -10,7 +10,7 @@ from pathlib import Path
 from job.evaluate.drawing import decode_task, encode_drawn
 from job.trainers.base import Trouble
 from job.trainers.embedded.errors import TrainingError, exhaustion_explained
-from job.trainers.embedded.wire import encode, line_writer, private_stdout
+from job.trainers.embedded.wire import encode, leave, line_writer, private_stdout
 
 
 def main(arguments: list[str]) -> int:
@@ -32,4 +32,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    leave(main(sys.argv[1:]))

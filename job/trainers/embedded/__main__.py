@@ -11,7 +11,7 @@ from job.trainers.base import Trouble
 from job.trainers.embedded.dataset import read_dataset
 from job.trainers.embedded.errors import TrainingError, exhaustion_explained
 from job.trainers.embedded.task import read_task
-from job.trainers.embedded.wire import encode, line_writer, private_stdout
+from job.trainers.embedded.wire import encode, leave, line_writer, private_stdout
 
 
 def main(arguments: list[str]) -> int:
@@ -34,4 +34,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    leave(main(sys.argv[1:]))

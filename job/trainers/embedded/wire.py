@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, NoReturn, TextIO
 
 from job.contract.reasons import Reason
 from job.trainers.base import Remark, Report, Saved, Started, StateSaved, Stepped, Trouble
@@ -60,3 +60,10 @@ def line_writer(stream: TextIO) -> Callable[[str], None]:
         stream.flush()
 
     return write
+
+
+def leave(code: int) -> NoReturn:
+    """End this process at once: taking the training libraries apart takes seconds and writes nothing."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
