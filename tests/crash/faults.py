@@ -55,8 +55,8 @@ HARMS_PODS = frozenset(
 
 SECONDS = (1, 10, 30, 61, 130, 700, 3600, 5 * 3600)
 """Lengths of time: around the poll, the lag of the list, the lease, the silence limit, hours."""
-LAG_SECONDS = 15
-"""The longest that a list lags or a request takes: within what the launcher allows for."""
+LAG_SECONDS = 9
+"""The longest that a list lags or a request takes: together within what the launcher allows for."""
 COUNTS = (1, 2, 3, 5, 8, 13, 25, 60)
 """Numbers of calls."""
 

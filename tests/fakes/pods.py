@@ -174,8 +174,10 @@ class FakePods:
     def _visible(self) -> Sequence[Pod]:
         if self.invisible_until is not None and self.store.now() < self.invisible_until:
             return []
+        # A pod whose end is acknowledged, that is not shown and bills all the same: nobody could know of it.
         now = self.store.at
-        return [pod for pod in self.existing.values() if self.hidden_until.get(pod.pod_id, now) <= now]
+        hidden = {pod_id for pod_id, until in self.hidden_until.items() if until > now} - set(self.ending)
+        return [pod for pod in self.existing.values() if pod.pod_id not in hidden]
 
     def _answer(self) -> None:
         if self.silent:
