@@ -3,6 +3,8 @@
 Knows boto3 and the Store Protocol; keys and contents mean nothing to it.
 """
 
+import base64
+import hashlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
@@ -58,6 +60,9 @@ class S3Store:
         copy. Such a refusal, or no answer at all, is settled by reading: an object that holds exactly `data`
         is ours. That asks of callers what they do anyway: to put something of their own (a nonce, a holder)
         into what they race for. A refusal of a request that was sent once is final.
+
+        Content-MD5 goes along: without it SeaweedFS takes a request whose sender died between its headers and
+        its body for a whole one, and replaces the object by an empty one.
         """
         if if_match is not None and if_absent:
             raise ValueError("if_match and if_absent exclude each other")
@@ -68,7 +73,7 @@ class S3Store:
             condition["IfNoneMatch"] = "*"
         try:
             answer = self._client.put_object(
-                Bucket=self.config.bucket, Key=self._full(key), Body=data, **condition
+                Bucket=self.config.bucket, Key=self._full(key), Body=data, ContentMD5=_md5(data), **condition
             )
             return _etag(answer, self.config)
         except _AWS as exc:
@@ -206,6 +211,10 @@ class S3Store:
 
     def _full(self, key: str) -> str:
         return self.config.prefix + key
+
+
+def _md5(data: bytes) -> str:
+    return base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()
 
 
 def _etag(answer: Any, config: S3Config) -> str:
