@@ -30,4 +30,6 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     """Print the line. `pytest_terminal_summary` comes too early for a last line: pytest's own follows it."""
     reporter = config.pluginmanager.get_plugin("terminalreporter")
     if reporter is not None and not TALLY.empty:
+        if TALLY.seed is not None:
+            reporter.write_line(f"real kills were sampled from RETRAIN_CRASH_SEED={TALLY.seed}")
         reporter.write_line(TALLY.line())

@@ -19,6 +19,9 @@ class Tally:
     leaked: int = 0
     """Pods that were left over by a run that said nothing of them."""
 
+    seed: int | None = None
+    """From which the cases with real kills were sampled, where any were."""
+
     def add(self, *, kind: Kind, cases: int, lost: int = 0, leaked: int = 0) -> None:
         """Count some cases of a kind, and what was lost and left over in them."""
         if kind == "simulated":
@@ -34,6 +37,7 @@ class Tally:
         self.real += other.real
         self.lost += other.lost
         self.leaked += other.leaked
+        self.seed = other.seed if self.seed is None else self.seed
 
     @property
     def empty(self) -> bool:

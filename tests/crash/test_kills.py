@@ -102,10 +102,8 @@ ALL_CASES = sample(SEED, CASES)
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Site]:
-    reporter = request.config.pluginmanager.get_plugin("terminalreporter")
-    if reporter is not None:
-        reporter.write_line(f"\n{CASES} cases with real kills from RETRAIN_CRASH_SEED={SEED}")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    TALLY.seed = SEED
     made = Site(tmp_path_factory.mktemp("kills"))
     yield made
     made.close()
