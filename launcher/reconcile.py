@@ -251,9 +251,12 @@ def _settle(
     record: RunRecord, seen: Seen, away: Sequence[Receipt], actions: list[Action], gap: float
 ) -> Decision:
     """All pods are gone and no further one is wanted: collect what is left, then close."""
-    if not all(attempt.collected for attempt in record.attempts):
-        if record.collecting_seconds <= record.spec.clocks.collect_seconds:
-            tried = gap if record.phase is Phase.COLLECTING else 0.0
+    uncollected = [attempt for attempt in record.attempts if not attempt.collected]
+    if uncollected:
+        # Only who sees what there is can try to fetch it, and name what is given up.
+        looked = all(seen.of(attempt).storage for attempt in uncollected)
+        if record.collecting_seconds <= record.spec.clocks.collect_seconds or not looked:
+            tried = gap if looked and record.phase is Phase.COLLECTING else 0.0
             update = {"phase": Phase.COLLECTING, "collecting_seconds": record.collecting_seconds + tried}
             return Decision(record.model_copy(update=update), tuple(actions))
         lost = tuple(

@@ -9,6 +9,9 @@ import pytest
 from launcher.storage.embedded import EmbeddedServer
 from launcher.storage.s3 import S3Store
 
+# Here and not in tests/crash: with pytest-xdist the process that prints collects no tests.
+pytest_plugins = ["tests.crash.closing_line"]
+
 
 @pytest.fixture(scope="session")
 def embedded_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:

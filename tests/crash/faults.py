@@ -14,6 +14,8 @@ class Fault(StrEnum):
     OVERTAKEN = "the launcher stands still while another one takes the run over"
     NAP = "the laptop sleeps: the world goes on, its monotonic clock does not"
     STORE_DOWN = "the store answers a launcher with errors"
+    LISTS_FAIL = "the store answers, but lists nothing"
+    OUTAGE = "nobody reaches the store for a while, pods as little as launchers"
     STORE_LOST = "a launcher's writes take effect and their answers are lost"
     DOWNLOAD_BREAKS = "a download breaks off"
     PROVIDER_DOWN = "the provider answers with errors"

@@ -26,6 +26,8 @@ UNWATCHED = frozenset(
     }
 )
 """Faults under which launchers alone cannot always end a pod in time."""
+UNDOES_WORK = frozenset({Fault.REPLAY, Fault.PROVIDER_FORGETS, Fault.ZOMBIE, Fault.CREATE_TWICE})
+"""Faults after which finished work may be done again: its last word was overwritten or never heard."""
 RESERVE_SECONDS = 60.0
 """Of the run's budget."""
 CLOCK_SECONDS = 1.0
@@ -83,6 +85,8 @@ class Witness:
             raise Broken(f"teardown: {spec.name} is asked for before the record says so")
         if any(earlier.name == spec.name for earlier in self._fake.pods.created):
             raise Broken(f"money: {spec.name} is asked for twice")
+        if any(job.finished for job in self._fake.pods.history) and not self._schedule.faults & UNDOES_WORK:
+            raise Broken(f"money: {spec.name} is asked for although the work is done")
         others = [pod.pod_id for pod in self._fake.pods.existing.values() if pod.name != spec.name]
         if others:
             raise Broken(f"money: {spec.name} is asked for while {others} exist")
@@ -132,6 +136,7 @@ class Witness:
         self._nothing_is_left()
         self._money(record)
         self._data(record)
+        self._claims()
         self._truth(record)
         for line in self._fake.notes.lines:
             self.said(line)
@@ -175,6 +180,12 @@ class Witness:
 
     def _all_of(self, epoch: int) -> list[Vouched]:
         return [item for job in self._fake.pods.history for item in job.vouched if item.epoch == epoch]
+
+    def _claims(self) -> None:
+        names = [bill.name for bill in self._fake.pods.bills.values()]
+        for bill, job in zip(self._fake.pods.bills.values(), self._fake.pods.history, strict=True):
+            if job.superseded and names.count(bill.name) == 1:
+                raise Broken(f"data: the pod of {bill.name} was turned away from an attempt of its own")
 
     def _truth(self, record: RunRecord) -> None:
         if record.phase is Phase.DONE:

@@ -24,6 +24,8 @@ SLEEPS_MAX = 20_000
 SLICES_MAX = 40
 """Pieces into which a stretch of time is cut; between two of them pods work."""
 NESTED_MAX = 2
+SILENCE_SECONDS = 18.0
+"""A few heartbeats: shorter than a run."""
 LOST_MAX = 8
 """Answers lost in a row: each costs a launcher."""
 STUBBORN_MAX = 900.0
@@ -102,7 +104,7 @@ class Stage:
     """Plays one schedule against a run and keeps count of effects."""
 
     def __init__(self, folder: Path, schedule: Schedule) -> None:
-        self.fake = FakeWorld(folder)
+        self.fake = FakeWorld(folder, silence_seconds=SILENCE_SECONDS)
         self.fake.store.chunk_bytes = 16
         self.fake.pods.self_ending = schedule.self_ending
         self.schedule = schedule
@@ -113,7 +115,8 @@ class Stage:
         self._launchers = 0
         self._nested = 0
         self._sleeps = 0
-        self._store_failures = self._lost_answers = self._provider_failures = 0
+        self._store_failures = self._list_failures = self._lost_answers = self._provider_failures = 0
+        self._outage_seconds = 0.0
         self._stubborn_seconds = 0.0
         self._home_is_doomed = False
 
@@ -144,6 +147,8 @@ class Stage:
         slices = max(1, min(SLICES_MAX, int(seconds / 5)))
         for _ in range(slices):
             self.fake.store.advance(seconds / slices)
+            self._outage_seconds -= seconds / slices
+            self.fake.pods.cut_off = self._outage_seconds > 0
             self.fake.pods.tick()
         self._stubborn_seconds -= seconds
         self.fake.pods.stubborn = self._stubborn_seconds > 0
@@ -179,9 +184,14 @@ class Stage:
         self, who: str, side: str, name: str, call: Callable[[], Any], arguments: tuple[Any, ...]
     ) -> Any:
         """Make the call, unless its side does not answer just now."""
+        if side == "store" and self._outage_seconds > 0:
+            raise StorageError("the store cannot be reached")
         if side == "store" and self._store_failures:
             self._store_failures -= 1
             raise StorageError("the store does not answer")
+        if name == "list" and self._list_failures:
+            self._list_failures -= 1
+            raise StorageError("the store lists nothing")
         if side == "provider" and self._provider_failures:
             self._provider_failures -= 1
             raise PodError("the provider does not answer")
@@ -207,6 +217,11 @@ class Stage:
                 self.pass_time(strike.seconds, awake=False)
             case Fault.STORE_DOWN:
                 self._store_failures = strike.count
+            case Fault.LISTS_FAIL:
+                self._list_failures = strike.count
+            case Fault.OUTAGE:
+                self._outage_seconds = min(strike.seconds, STUBBORN_MAX)
+                pods.cut_off = True
             case Fault.STORE_LOST:
                 self._lost_answers = min(strike.count, LOST_MAX)
             case Fault.DOWNLOAD_BREAKS:

@@ -17,7 +17,7 @@ LINE = "crash suite: 6021 simulated cases and 20 with real kills, 1 lost checkpo
 
 
 def last_line(folder: Path, *arguments: str) -> str:
-    (folder / "conftest.py").write_text("from tests.crash.conftest import *\n")
+    (folder / "conftest.py").write_text("from tests.crash.closing_line import *\n")
     for name, text in TESTS.items():
         (folder / name).write_text(f"from tests.crash.tally import TALLY\n{text}\n")
     done = subprocess.run(

@@ -16,7 +16,7 @@ from job.contract.manifest import MANIFEST_URL_VARIABLE, InputRole, Link, RunMan
 from job.contract.reasons import Reason
 from job.contract.records import ArtefactKind, Heartbeat, Receipt, Stage
 from job.contract.schema import decode
-from job.errors import JobError
+from job.errors import JobError, SupersededError
 from job.patience import DeniedError, ExistsError, MissingError, Patience
 from job.start import claim
 from job.transfer import Bucket, Transfer
@@ -94,6 +94,9 @@ class FakeJob:
         self._lives = 0
         self.vouched: list[Vouched] = []
         self.said_last_word = False
+        self.finished = False
+        self.superseded = False
+        """Whether it was turned away because another pod has its attempt."""
         self.tear_after: int | None = None
         """Writes that the job still makes before it ends without a word."""
         self.hangs = False
@@ -120,7 +123,9 @@ class FakeJob:
             return
         try:
             self._work()
-        except (_Torn, JobError):  # superseded, over already, refused by the store
+        except SupersededError:
+            self.over = self.superseded = True
+        except (_Torn, JobError):  # over already, refused by the store
             self.over = True
 
     def _work(self) -> None:
@@ -213,6 +218,7 @@ class FakeJob:
         self._log.append(kind(**self._head(), seq=len(self._log) + 1, **fields))
         self._put(keys.events(self.life), b"".join(event.encode() + b"\n" for event in self._log))
         self.said_last_word = self._log[-1].terminal
+        self.finished = kind is events.Finished
 
     def _put(self, key: str, data: bytes) -> None:
         if self.tear_after is not None:

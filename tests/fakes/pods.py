@@ -55,6 +55,8 @@ class FakePods:
     """Whether the next request is delivered twice."""
     ends_late_seconds: float = 0.0
     """How long an acknowledged end takes to be carried out."""
+    cut_off: bool = False
+    """Whether jobs cannot reach the store: they wait."""
     stubborn: bool = False
     """Whether pods refuse to end."""
     self_ending: bool = False
@@ -145,7 +147,8 @@ class FakePods:
                 del self.ending[pod_id]
                 self._end(pod_id)
         for job in [*self.jobs.values(), *self.zombies]:
-            job.tick()
+            if not self.cut_off:
+                job.tick()
         if self.self_ending:
             for pod_id in list(self.existing):
                 job_over = pod_id not in self.jobs or self.jobs[pod_id].over

@@ -195,6 +195,15 @@ def test_the_cap_bounds_all_attempts_together(fake: FakeWorld) -> None:
     assert_nothing_left(fake, record)
 
 
+def test_earlier_attempts_count_against_the_cap(fake: FakeWorld) -> None:
+    fake.pods.price = 12.0
+    fake.pods.job_options = [{"hang_at_epoch": 1}] * 3  # each is silent for two minutes before it is ended
+    record = fake.run(cap_dollars=1.0)
+    assert len(record.attempts) > 1 and record.phase is Phase.FAILED
+    assert_under_cap(record)
+    assert_nothing_left(fake, record)
+
+
 def test_the_hard_deadline_holds_when_the_job_ignores_its_own(fake: FakeWorld) -> None:
     fake.pods.job_options = [{"boot_ticks": 10_000}]
     record = fake.start(max_seconds=150)

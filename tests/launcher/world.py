@@ -20,7 +20,15 @@ OUTPUT = "punks"
 class FakeWorld:
     """Everything that a loop needs, with the fakes at hand."""
 
-    def __init__(self, folder: Path, *, price: float = 0.5, epochs: int = 4, prompts: int = 0) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        price: float = 0.5,
+        epochs: int = 4,
+        prompts: int = 0,
+        silence_seconds: float = 120,
+    ) -> None:
         self.store = FakeStore()
         self.pods = FakePods(self.store, price=price)
         self.clock = FakeClock(self.store, self.pods)
@@ -28,6 +36,7 @@ class FakeWorld:
         self.home = Home(folder / "models", folder / ".retrain")
         self.epochs = epochs
         self.prompts = prompts
+        self.silence_seconds = silence_seconds
 
     @property
     def world(self) -> World:
@@ -69,7 +78,7 @@ class FakeWorld:
                     boot_seconds=200,
                     boot_hard_seconds=300,
                     provision_seconds=100,
-                    silence_seconds=120,
+                    silence_seconds=self.silence_seconds,
                     collect_seconds=600,
                 ),
             ),

@@ -2,16 +2,19 @@
 
 import hashlib
 import shutil
+from collections.abc import Sequence
 
 import pytest
 
 from launcher.errors import (
     Exit,
     LocalDiskError,
+    StorageError,
 )
 from launcher.loop import Loop
 from launcher.model import Phase
 from launcher.outcome import outcome
+from launcher.ports import Stored
 from tests.launcher.world import OUTPUT, RUN, FakeWorld
 
 
@@ -36,6 +39,29 @@ def test_what_was_deleted_at_home_is_fetched_again_before_the_run_is_called_done
     for item in record.checkpoints():
         data = (fake.home.models_dir / item.receipt.name).read_bytes()
         assert hashlib.sha256(data).hexdigest() == item.receipt.sha256
+
+
+def test_what_was_never_listed_is_not_given_up(fake: FakeWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake.start()
+    fake.until_a_checkpoint()
+    lists = fake.store.list
+
+    def refused(prefix: str) -> Sequence[Stored]:
+        if "attempts" in prefix:
+            raise StorageError("503")
+        return lists(prefix)
+
+    monkeypatch.setattr(fake.store, "list", refused)
+    for _ in range(20):  # the job finishes, its pod is ended, hours pass
+        record = fake.loop().once(RUN)
+        fake.clock.sleep(5)
+        if "pod-1" in fake.pods.jobs and fake.pods.jobs["pod-1"].over:
+            fake.pods.container_ends("pod-1")
+        fake.later(600)
+    assert record.all_gone and not record.phase.closed
+    monkeypatch.setattr(fake.store, "list", lists)
+    record = fake.loop().drive(RUN)
+    assert record.phase.closed and record.checkpoints_not_home() == ()
 
 
 def test_what_can_be_fetched_no_more_is_named(fake: FakeWorld) -> None:

@@ -1,0 +1,400 @@
+"""The safety rules, each with the change that removes it and the tests that must notice.
+
+`python -m tests.crash.rules [RULE...]` removes each by itself and prints the table of docs/guarantees.md.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+SIMULATION = "tests/crash/test_interleavings.py"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A rule of the sources: `old` occurs once in `file`, and with `new` in its place the rule is gone."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    caught_by: str = SIMULATION
+
+
+RULES = (
+    Rule(
+        "a lease keeps other launchers away",
+        "launcher/journal.py",
+        "or lease.until <= self._store.now()",
+        "or True",
+    ),
+    Rule(
+        "the record is written only over what was read",
+        "launcher/journal.py",
+        "held.etag = self._store.put(keys.record_key(record.run_id), data, if_match=held.etag)",
+        "held.etag = self._store.put(keys.record_key(record.run_id), data)",
+    ),
+    Rule(
+        "who lost the lease stops",
+        "launcher/journal.py",
+        "if theirs.lease is None or theirs.lease.holder != self._holder:",
+        "if False:",
+    ),
+    Rule(
+        "a wish of another launcher survives the holder's write",
+        "launcher/journal.py",
+        'record = record.model_copy(update={"cancel_requested": theirs.cancel_requested})',
+        "pass",
+    ),
+    Rule(
+        "a pass goes on from what the bucket holds",
+        "launcher/journal.py",
+        "held.record = self._reread(held)",
+        "self._reread(held)",
+    ),
+    Rule(
+        "one open run for each name",
+        "launcher/journal.py",
+        "if not self._is_over(other, name):",
+        "if False:",
+        "tests/launcher/test_loop.py",
+    ),
+    Rule(
+        "the intent is on record before anything is asked for",
+        "launcher/loop.py",
+        "self._actions.write(held, decision.record)",
+        "held.record = decision.record",
+    ),
+    Rule(
+        "that a pod is asked for is written first",
+        "launcher/actions.py",
+        'self._update(held, attempt, {"asked_at": now, "resumed_epoch": inherited.state_epoch})',
+        "pass",
+    ),
+    Rule(
+        "nothing is asked for twice",
+        "launcher/reconcile.py",
+        "if item.open and item.asked_at is None]",
+        "if item.open and not item.pod_ids]",
+    ),
+    Rule(
+        "a pod whose id can no longer be recorded is ended",
+        "launcher/actions.py",
+        "self._world.pods.terminate(pod.pod_id)",
+        "pass",
+        "tests/launcher/hardships/test_two_launchers.py",
+    ),
+    Rule(
+        "a pod is adopted by its name",
+        "launcher/observe.py",
+        "found = {pod.pod_id: pod for pod in self.pods.find(attempt.pod_name)}",
+        "found: dict[str, Pod] = {}",
+    ),
+    Rule(
+        "an error is no absence",
+        "launcher/observe.py",
+        "return None\n        return tuple(found.values())",
+        "return ()\n        return tuple(found.values())",
+    ),
+    Rule(
+        "a pod that does not show may yet show",
+        "launcher/judgement.py",
+        "return seconds_between(attempt.asked_at or attempt.intent_at, now) > lag_seconds",
+        "return True",
+    ),
+    Rule(
+        "gone is what is confirmed absent",
+        "launcher/judgement.py",
+        "sight.pods == ()\n        and set",
+        "set",
+    ),
+    Rule(
+        "gone is whose end was acknowledged",
+        "launcher/judgement.py",
+        "and set(attempt.pod_ids) <= set(attempt.acknowledged)",
+        "",
+    ),
+    Rule(
+        "a pod that shows up late is ended, too",
+        "launcher/reconcile.py",
+        "if attempt.gone_at is not None and seen.of(attempt).pods:",
+        "if False:",
+        "tests/launcher/hardships/test_two_launchers.py",
+    ),
+    Rule(
+        "one pod at a time",
+        "launcher/reconcile.py",
+        "    if not record.all_gone:\n        actions +=",
+        "    if any(attempt.open for attempt in record.attempts):\n        actions +=",
+    ),
+    Rule(
+        "of two pods the one without the claim is ended",
+        "launcher/reconcile.py",
+        "doomed = [pod_id for pod_id in attempt.pod_ids if owner in attempt.pod_ids and pod_id != owner]",
+        "doomed: list[str] = []",
+        "tests/launcher/test_loop.py",
+    ),
+    Rule(
+        "the hard deadline ends an attempt",
+        "launcher/judgement.py",
+        "if now >= attempt.hard_deadline:",
+        "if False:",
+    ),
+    Rule(
+        "the hard deadline holds without the store",
+        "launcher/loop.py",
+        "enforcement.enforce(held.record, self._world.notifier)\n                    self._mend()",
+        "self._mend()",
+        "tests/launcher/hardships/test_deadlines.py",
+    ),
+    Rule(
+        "earlier attempts count against the cap",
+        "launcher/budget.py",
+        "dollars = budget.cap_dollars - spent_at_most(record, now)",
+        "dollars = budget.cap_dollars",
+        "tests/launcher/test_loop.py",
+    ),
+    Rule(
+        "an attempt is charged until its absence is confirmed",
+        "launcher/model.py",
+        "return rate * seconds_between(attempt.intent_at, attempt.gone_at or now) / 3600",
+        "end = attempt.ended.at if attempt.ended else now\n"
+        "    return rate * seconds_between(attempt.intent_at, end) / 3600",
+    ),
+    Rule(
+        "a price above the ceiling ends the pod",
+        "launcher/judgement.py",
+        "if price is not None and price > attempt.price_ceiling + PRICE_TOLERANCE:",
+        "if False and price is not None:",
+        "tests/launcher/test_loop.py",
+    ),
+    Rule(
+        "silence counts only between passes that saw both sides",
+        "launcher/judgement.py",
+        "silent = watch.silent_seconds + (gap if watch.saw_both else 0.0)",
+        "silent = watch.silent_seconds + gap",
+    ),
+    Rule(
+        "silence is measured by the store's time of the heartbeat",
+        "launcher/judgement.py",
+        "if sight.heartbeat_at != watch.heartbeat_at:",
+        "if watch.heartbeat_at is None:",
+    ),
+    Rule(
+        "a laptop that slept saw nothing",
+        "launcher/reconcile.py",
+        "gap = min(seconds_between(record.passed_at or seen.now, seen.now), GAP_SECONDS_MAX)",
+        "gap = seconds_between(record.passed_at or seen.now, seen.now)",
+        "tests/launcher/hardships/test_deadlines.py",
+    ),
+    Rule(
+        "without the store nobody is judged silent or dead",
+        "launcher/judgement.py",
+        "if state is Probe.UNKNOWN or not sight.storage:",
+        "if state is Probe.UNKNOWN:",
+    ),
+    Rule(
+        "pods are looked at before the bucket",
+        "launcher/observe.py",
+        "return self._stored(attempt, pods)",
+        "stored = self._stored(attempt, pods)\n"
+        "            import dataclasses\n"
+        "            pods = self._pods_of(attempt) if attempt.asked_at else ()\n"
+        "            return dataclasses.replace(stored, pods=pods)",
+    ),
+    Rule(
+        "an attempt is collected only on a look at its results",
+        "launcher/reconcile.py",
+        "and seen.of(attempt).storage and not waiting",
+        "and not waiting",
+    ),
+    Rule(
+        "what was never listed is not given up",
+        "launcher/reconcile.py",
+        "looked = all(seen.of(attempt).storage for attempt in uncollected)",
+        "looked = True",
+    ),
+    Rule(
+        "what is fetched is compared with its receipt",
+        "launcher/pullback.py",
+        "if (found, size) != (receipt.sha256, receipt.bytes):",
+        "if False:",
+    ),
+    Rule(
+        "a receipt counts only for what the manifest listed",
+        "launcher/reconcile.py",
+        "and expected.get(receipt.key) == (receipt.kind, receipt.epoch)",
+        "",
+        "tests/launcher/hardships/test_hostile_pods.py",
+    ),
+    Rule(
+        "what is at home is looked at again before a run is closed",
+        "launcher/actions.py",
+        "absent = self._world.home.absent(held.record)",
+        "absent: tuple[Brought, ...] = ()",
+    ),
+    Rule(
+        "a state is taken over only when it is whole",
+        "launcher/inheritance.py",
+        "except (IntegrityError, ObjectMissing) as error:",
+        "except ZeroDivisionError as error:",
+        "tests/launcher/test_loop.py",
+    ),
+    Rule(
+        "each attempt has keys of its own",
+        "job/contract/keys.py",
+        'return f"{run_prefix(run_id)}attempts/{attempt}/"',
+        'return f"{run_prefix(run_id)}attempts/1/"',
+    ),
+    Rule(
+        "a claim is created once",
+        "job/transfer.py",
+        '({"If-None-Match": "*"} if only_create else {})',
+        "{}",
+        "tests/job/test_transfer.py::test_create_only_succeeds_once",
+    ),
+    Rule(
+        "who reads another's claim ends itself",
+        "job/start.py",
+        "if owner.pod_id != pod_id:",
+        "if False:",
+        "tests/job/test_lifecycle.py::test_a_superseded_pod_writes_nothing",
+    ),
+    Rule(
+        "an attempt that said its last word is not begun again",
+        "job/start.py",
+        "if _has_last_word(bucket, life, patience):",
+        "if False:",
+        "tests/job/test_lifecycle.py::test_a_last_word_is_not_spoken_twice",
+    ),
+    Rule(
+        "a receipt follows its object",
+        "job/uploads.py",
+        "persist(lambda: self._bucket.put_file(artefact.key, artefact.path, content), patience)\n",
+        "Worker('late').submit(\n"
+        "            lambda: persist(\n"
+        "                lambda: self._bucket.put_file(artefact.key, artefact.path, content), patience))\n",
+        "tests/job/test_lifecycle.py::test_a_receipt_follows_its_object",
+    ),
+    Rule(
+        "a state waits for the checkpoints before it",
+        "job/state.py",
+        "while not self._settled(epoch):",
+        "while False:",
+        "tests/job/test_lifecycle.py::test_a_state_waits_for_its_checkpoints",
+    ),
+    Rule(
+        "an input is what the manifest says",
+        "job/transfer.py",
+        "part.stat().st_size == size and _sha256(part) == sha256",
+        "part.stat().st_size == size",
+        "tests/job/test_failures.py::test_a_tampered_input_is_named",
+    ),
+    Rule(
+        "the job ends itself at its hard deadline",
+        "job/watchdog.py",
+        "if self.seconds_left <= 0:",
+        "if False:",
+        "tests/job/test_process.py::test_the_hard_deadline_kills_everything",
+    ),
+    Rule(
+        "deadlines come earlier only",
+        "job/watchdog.py",
+        "self._deadline = min(self._deadline, deadline)",
+        "self._deadline = deadline",
+        "tests/job/test_parts.py",
+    ),
+    Rule(
+        "the deadline is armed before the first byte",
+        "job/__main__.py",
+        "    watchdog.arm()\n",
+        "",
+        "tests/job/test_process.py::test_a_deadline_is_armed_before_the_first_byte",
+    ),
+    Rule(
+        "children die with the job",
+        "job/leash.py",
+        "    _kill_group()\n\n\ndef main",
+        "\n\ndef main",
+        "tests/job/test_process.py::test_sigkill_of_the_job_kills_its_children",
+    ),
+    Rule(
+        "children get no secret",
+        "job/supervise.py",
+        "if name in _INHERITED or name.startswith(_INHERITED_PREFIXES)",
+        "",
+        "tests/job/test_lifecycle.py::test_the_child_gets_no_secret",
+    ),
+    Rule(
+        "errors hold no link",
+        "job/transfer.py",
+        'raise TransientError(f"{method} {what}: {type(error).__name__}") from None',
+        'raise TransientError(f"{method} {link.url.get_secret_value()}: {error}") from error',
+        "tests/job/test_transfer.py::test_errors_have_a_kind_and_no_url",
+    ),
+    Rule(
+        "links outlive the hard deadline",
+        "launcher/manifests.py",
+        "if expiry < hard_deadline + EXPIRY_MARGIN:",
+        "if False:",
+        "tests/launcher/test_loop.py",
+    ),
+)
+
+
+def without(rule: Rule, folder: Path) -> None:
+    """Copy the project to `folder` and remove the rule there. Raises ValueError when it is not found once."""
+    for part in ("launcher", "job", "tests"):
+        shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", folder)
+    path = folder / rule.file
+    text = path.read_text()
+    if text.count(rule.old) != 1:
+        raise ValueError(f"{rule.name}: {rule.file} does not hold {rule.old!r} once")
+    path.write_text(text.replace(rule.old, rule.new))
+
+
+def caught(rule: Rule) -> str | None:
+    """Remove a rule from a copy of the project; return what noticed, in words, or None where nothing did."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        without(rule, folder)
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", rule.caught_by],
+            cwd=folder,
+            env={
+                **os.environ,
+                "PYTHONPATH": name,
+                "PYTHONDONTWRITEBYTECODE": "1",
+                "RETRAIN_CRASH_SHRINK": "0",
+            },
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    if done.returncode == 0:
+        return None
+    failed = re.search(r"^FAILED \S+::(\w+)", done.stdout, re.MULTILINE)
+    if done.returncode != 1 or failed is None:
+        raise RuntimeError(f"{rule.name}: {done.stdout[-3000:]}{done.stderr[-2000:]}")
+    broken = re.search(r"^E\s+\S*(?:Broken|Error): (.+)", done.stdout, re.MULTILINE)
+    return broken[1] if broken and rule.caught_by == SIMULATION else failed[1]
+
+
+def row(rule: Rule, by: str) -> str:
+    """Return the table's row of a rule."""
+    where = "simulation" if rule.caught_by == SIMULATION else f"`{rule.caught_by}`"
+    return f"| {rule.name} | `{rule.file}` | {where}: {by} |"
+
+
+if __name__ == "__main__":
+    wanted = sys.argv[1:]
+    for one in RULES:
+        if not wanted or one.name in wanted:
+            print(row(one, caught(one) or "NOTHING"), flush=True)  # noqa: T201 - a table for a person
