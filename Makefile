@@ -4,10 +4,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable
-PYTEST_FLAGS ?=
+# Two processes; each file's tests stay together, since they share what is slow to make.
+PYTEST_FLAGS ?= -n 2 --dist loadfile
 BENCH_FLAGS ?=
+SECONDS ?= 60
 
-.PHONY: help retrain test check fix bench
+.PHONY: help retrain test check fix fuzz bench
 .DELETE_ON_ERROR:
 
 help:
@@ -48,14 +50,8 @@ fix: $(VENV)/.dev
 	@$(BIN)/ruff format
 
 # Findings are kept in .fuzz/ and named, with the command that repeats them.
-.PHONY: fuzz
-fuzz: SECONDS ?= 60
 fuzz: $(VENV)/.fuzz
 	@$(BIN)/python -m tests.fuzz --seconds $(SECONDS)
-
-$(VENV)/.fuzz: $(VENV)/.dev
-	@$(INSTALL) '.[fuzz]'
-	@touch $@
 
 bench: $(VENV)/.bench
 	@$(BIN)/python -m tests.bench $(BENCH_FLAGS)
@@ -77,6 +73,10 @@ $(VENV)/.dev: pyproject.toml $(VENV)/.created
 	@echo 'setting up $(VENV) for development: downloads PyTorch and the rest, once' >&2
 	@$(INSTALL) '.[local,dev]'
 	@touch $@ $(VENV)/.local
+
+$(VENV)/.fuzz: $(VENV)/.dev
+	@$(INSTALL) '.[fuzz]'
+	@touch $@
 
 $(VENV)/.bench: pyproject.toml $(VENV)/.created
 	@echo 'setting up $(VENV) for benchmarks: downloads PyTorch and the rest, once' >&2

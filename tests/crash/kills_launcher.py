@@ -6,6 +6,7 @@ RETRAIN_TEST_HOST in the environment stands for the name of another machine.
 import os
 import socket
 import sys
+from functools import partial
 from pathlib import Path
 
 from launcher.cli.root import main
@@ -13,7 +14,6 @@ from launcher.pods import process
 
 if __name__ == "__main__":
     process.SOURCES = Path(sys.argv[1]).resolve()
-    host = os.environ.get("RETRAIN_TEST_HOST")
-    if host:
-        socket.gethostname = lambda: host
+    if host := os.environ.get("RETRAIN_TEST_HOST"):
+        socket.gethostname = partial(str, host)
     main(sys.argv[2:])
