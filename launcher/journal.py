@@ -93,7 +93,7 @@ class Journal:
             data, _ = self._store.get(keys.name_lock_key(name))
         except ObjectMissing:
             return False
-        return not self._is_over(_lock_content(data, name), name)
+        return not self._is_over(_read_lock(data, name), name)
 
     def create(self, record: RunRecord, *, prepare: Callable[[], None] = lambda: None) -> Held:
         """Write a new run, under this launcher's lease from the first moment.
@@ -201,10 +201,11 @@ class Journal:
             return
         except PreconditionFailed:
             data, etag = self._store.get(key)
-        other = _lock_content(data, name)
+        lock = _read_lock(data, name)
+        other = lock.run_id
         if other == record.run_id:
             return
-        if not self._is_over(other, name):
+        if not self._is_over(lock, name):
             raise UsageError(
                 f"run {other} with the output name {name} is still open",
                 next_step=f"follow it with `retrain attach {other}`, end it with `retrain cancel {other}`,"
@@ -215,13 +216,15 @@ class Journal:
         except PreconditionFailed as error:
             raise UsageError(f"another run with the output name {name} began at this moment") from error
 
-    def _is_over(self, run_id: str, name: str) -> bool:
+    def _is_over(self, lock: "_NameLock", name: str) -> bool:
         """Whether the run that holds a name's lock is closed."""
+        # Asked before the record is looked for: who is dead by then writes none afterwards.
+        holder_died = holder_is_dead(lock.holder)
         try:
-            return self._read(run_id)[0].phase.closed
+            return self._read(lock.run_id)[0].phase.closed
         except UsageError:
             # No record: its launcher is about to write it, or died between the two and started nothing.
-            if holder_is_dead(_lock_holder(self._store.get(keys.name_lock_key(name))[0])):
+            if holder_died:
                 return True
             locked = self._store.list(keys.name_lock_key(name))
             age = seconds_between(locked[0].modified_at, self._store.now()) if locked else 0.0
@@ -255,21 +258,23 @@ class Journal:
         return record.model_copy(update={"lease": Lease(holder=self._holder, until=until)})
 
 
-def _lock_content(data: bytes, name: str) -> str:
+@dataclass(frozen=True)
+class _NameLock:
+    """Who took a name, and for which run."""
+
+    run_id: str
+    holder: str
+
+
+def _read_lock(data: bytes, name: str) -> _NameLock:
     try:
-        return str(json.loads(data)["run_id"])
-    except (ValueError, KeyError, TypeError) as error:
+        fields = json.loads(data)
+        return _NameLock(str(fields["run_id"]), str(fields.get("holder", "")))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise StorageError(
             f"the lock on the output name {name} cannot be read: {keys.name_lock_key(name)} in the bucket",
             next_step="where no run of that name is open, delete that object; else choose another name",
         ) from error
-
-
-def _lock_holder(data: bytes) -> str:
-    """Return who took a name's lock, empty where it does not say."""
-    with suppress(ValueError, AttributeError):
-        return str(json.loads(data).get("holder", ""))
-    return ""
 
 
 def who(holder: str) -> str:

@@ -61,7 +61,7 @@ RULES = (
     Rule(
         "one open run for each name",
         "launcher/journal.py",
-        "if not self._is_over(other, name):",
+        "if not self._is_over(lock, name):",
         "if False:",
         "tests/launcher/test_loop.py",
     ),
