@@ -166,6 +166,8 @@ def test_silence_does_not_count_while_the_provider_does_not_answer(fake: FakeWor
         record = fake.loop().once(RUN)
         fake.clock.sleep(5)
     assert record.attempts[0].open
+    fake.pods.silent = False
+    assert fake.loop().once(RUN).attempts[0].open
 
 
 def test_a_pod_that_never_boots_is_given_up(fake: FakeWorld) -> None:
