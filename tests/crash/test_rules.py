@@ -2,7 +2,8 @@
 
 import pytest
 
-from tests.crash.rules import ROOT, RULES, Rule, caught, row
+from tests.crash.removal import ROOT, caught, row
+from tests.crash.rules import RULES, Rule
 
 GUARANTEES = (ROOT / "docs/guarantees.md").read_text()
 

@@ -6,7 +6,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,14 +20,7 @@ from launcher.storage.checkup import SERVER, check_leftovers, check_up
 from launcher.storage.embedded import EmbeddedServer
 from launcher.storage.probe import Finding
 from launcher.storage.server_state import ServerState
-from tests.launcher.storage.servers import clean, kill, pids, recorded, rerecord
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[EmbeddedServer]:
-    server = EmbeddedServer(tmp_path / "store")
-    yield server
-    clean(server)
+from tests.launcher.storage.servers import kill, pids, recorded, rerecord
 
 
 def found(server: EmbeddedServer, check: str = SERVER) -> Finding:

@@ -7,7 +7,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -25,14 +24,7 @@ from launcher.storage.embedded import EmbeddedServer
 from launcher.storage.local_bucket import MARKER
 from launcher.storage.local_ports import GRPC_OFFSET, Ports
 from launcher.storage.s3 import S3Store
-from tests.launcher.storage.servers import CONNECT, clean, kill, pids, recorded, rerecord
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[EmbeddedServer]:
-    server = EmbeddedServer(tmp_path / "store")
-    yield server
-    clean(server)
+from tests.launcher.storage.servers import CONNECT, kill, pids, recorded, rerecord
 
 
 @pytest.mark.slow

@@ -15,20 +15,13 @@ from launcher.errors import LocalDiskError, RetrainError, StorageError
 from launcher.storage import weed
 from launcher.storage.embedded import EmbeddedServer
 from launcher.storage.s3 import PART_BYTES, S3Store
-from tests.launcher.storage.servers import clean, kill, pids
+from tests.launcher.storage.servers import kill, pids
 
 pytestmark = pytest.mark.slow
 
 RECOVERY_SECONDS = 90
 """weed looks at the disk once a minute."""
 MIB = 1 << 20
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[EmbeddedServer]:
-    server = EmbeddedServer(tmp_path / "store")
-    yield server
-    clean(server)
 
 
 @contextmanager

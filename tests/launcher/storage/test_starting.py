@@ -7,7 +7,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -23,17 +22,10 @@ from launcher.storage import daemons, local_ports, weed
 from launcher.storage.embedded import EmbeddedServer
 from launcher.storage.local_ports import Ports
 from launcher.storage.s3 import S3Store
-from tests.launcher.storage.servers import CONNECT, clean, kill, pids, recorded, rerecord
+from tests.launcher.storage.servers import CONNECT, kill, pids, recorded, rerecord
 
 KILLED_AFTER_SECONDS = (1.2, 2.5)
 """Of a start that takes two to three: before the process is made, before and after it is written down."""
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[EmbeddedServer]:
-    server = EmbeddedServer(tmp_path / "store")
-    yield server
-    clean(server)
 
 
 @pytest.mark.slow
