@@ -54,8 +54,6 @@ class Actions:
         self._world = world
         self._journal = journal
         self._written_at = world.clock.monotonic()
-        self._unkept: LocalDiskError | None = None
-        """Why this machine could not keep something on this pass."""
 
     def write(self, held: Held, record: RunRecord) -> None:
         """Write the record and renew the lease."""
@@ -151,7 +149,12 @@ class Actions:
             self._update(held, attempt, {"acknowledged": (*attempt.acknowledged, action.pod_id)})
 
     def pull(self, held: Held, receipts: Sequence[Receipt], seen: Seen) -> None:
-        """Bring artefacts home and note each; what proves to be something else is named as missing."""
+        """Bring artefacts home and note each; what proves to be something else is named as missing.
+
+        Raises LocalDiskError when nothing but this machine's disk keeps results of a run without pods away:
+        that is no failure to fetch, and what waits in the bucket is not given up because of it.
+        """
+        unkept: LocalDiskError | None = None
         world = self._world
         arrivals = fetch_all(
             receipts,
@@ -166,29 +169,22 @@ class Actions:
                 record, said = held.record, []
                 for fetched in arrived:
                     if isinstance(fetched.error, LocalDiskError):
-                        self._unkept = fetched.error
+                        unkept = fetched.error
                     record, words = _noted(record, fetched, seen)
                     said.append(words)
                 if record is not held.record:
                     self.write(held, record)
                 for words in said:
                     world.notifier.say(words)
-
-    def end_pass(self, held: Held) -> None:
-        """Raise LocalDiskError when nothing but this machine's disk keeps the run from being closed.
-
-        That is no failure to fetch: what waits in the bucket is not given up because of it.
-        """
-        error, self._unkept = self._unkept, None
-        if error is None or held.record.phase is not Phase.COLLECTING or not held.record.all_gone:
+        if unkept is None or held.record.phase is not Phase.COLLECTING or not held.record.all_gone:
             return
         self.write(held, held.record.model_copy(update={"collecting_seconds": 0.0}))
         raise LocalDiskError(
-            f"every pod is gone, but not all is home: {error}",
+            f"every pod is gone, but not all is home: {unkept}",
             next_step="nothing is billed any more and nothing is lost: it waits in the bucket. Mend that"
             " folder, or name another one with --set run.models_dir=FOLDER, and call"
             f" `retrain attach {held.record.run_id}`",
-        ) from error
+        ) from unkept
 
     def close(self, held: Held, closed: RunRecord) -> None:
         """Each step may be done again by who finds the record still open."""

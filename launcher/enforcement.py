@@ -29,7 +29,8 @@ class Enforcement:
         """End every known pod past its hard deadline.
 
         Raises StorageError once all have been gone for longer than the run's limit, so that nobody waits for
-        a dead store for ever; Leaked when some are still not confirmed gone by then.
+        a dead store for ever; Leaked when some are still not confirmed gone by then. Where no pod was left
+        before, nothing is billed and the store is waited for as long as results that cannot be fetched.
         """
         if self._seen is None:
             return
@@ -37,6 +38,8 @@ class Enforcement:
         now = seen_at + timedelta(seconds=self._clock.monotonic() - monotonic)
         began = self._outage_began = self._outage_began or now
         due = [item for item in record.attempts if item.gone_at is None and now >= item.hard_deadline]
+        if record.all_gone and seconds_between(began, now) > record.spec.clocks.collect_seconds:
+            raise _silent_store(record, "no pod of this run is left")
         if not due:
             return
         left = [attempt for attempt in due if not self._ended(attempt, notifier)]
@@ -51,10 +54,7 @@ class Enforcement:
                 next_step="end it in the provider's console; then `retrain attach` when the store is back",
             )
         if not left and too_long:
-            raise StorageError(
-                "the store does not answer; every pod was ended at its deadline",
-                next_step=f"`retrain attach {record.run_id}` when the store is back: results are in it",
-            )
+            raise _silent_store(record, "every pod was ended at its deadline")
 
     def _ended(self, attempt: Attempt, notifier: Notifier) -> bool:
         """End an attempt's pods; whether the provider then shows none of them."""
@@ -68,3 +68,10 @@ class Enforcement:
         except PodError as error:
             notifier.say(f"attempt {attempt.number} could not be ended yet: {error}")
             return False
+
+
+def _silent_store(record: RunRecord, pods: str) -> StorageError:
+    return StorageError(
+        f"the store does not answer; {pods}",
+        next_step=f"`retrain attach {record.run_id}` when the store is back: results are in it",
+    )

@@ -102,3 +102,7 @@ class IntegrityError(StorageError):
 
 class LocalDiskError(RetrainError):
     """This machine's disk is full or a folder cannot be written."""
+
+
+class FileInUse(RetrainError):
+    """Another process of this machine works on this very file now."""

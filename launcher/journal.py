@@ -153,9 +153,9 @@ class Journal:
             try:
                 held.etag = self._store.put(keys.record_key(record.run_id), data, if_match=held.etag)
             except PreconditionFailed:
-                theirs = self._reread(held)
+                self._reread(held)
                 if not record.phase.closed:
-                    record = record.model_copy(update={"cancel_requested": theirs.cancel_requested})
+                    record = record.model_copy(update={"cancel_requested": held.record.cancel_requested})
                 continue
             held.record = record
             return
@@ -166,7 +166,7 @@ class Journal:
 
         Raises LeaseHeld when the lease was lost.
         """
-        held.record = self._reread(held)
+        self._reread(held)
 
     def release(self, held: Held) -> None:
         """Give the lease back. Best effort: it runs out by itself."""
@@ -230,14 +230,15 @@ class Journal:
             age = seconds_between(locked[0].modified_at, self._store.now()) if locked else 0.0
             return age > RECORD_FOLLOWS_SECONDS
 
-    def _reread(self, held: Held) -> RunRecord:
-        """Return the record as it is in the bucket. Raises LeaseHeld when it is no longer ours to write."""
+    def _reread(self, held: Held) -> None:
+        """Bring `held` up to the bucket, record and ETag together: who leaves in between must not write the
+        one over the other. Raises LeaseHeld when the record is no longer ours to write.
+        """
         theirs, etag = self._read(held.record.run_id)
         if theirs.lease is None or theirs.lease.holder != self._holder:
             held.lost = True
             raise LeaseHeld(f"another launcher took over run {held.record.run_id}")
-        held.etag = etag
-        return theirs
+        held.record, held.etag = theirs, etag
 
     def _read(self, run_id: str) -> tuple[RunRecord, str]:
         try:

@@ -150,7 +150,6 @@ class Loop:
                     self._actions.pull(held, action.receipts, seen)
                 case Close():
                     self._actions.close(held, action.record)
-        self._actions.end_pass(held)
         if self._on_pass is not None:
             try:
                 self._on_pass(held.record, observer, seen)

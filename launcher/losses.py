@@ -1,14 +1,16 @@
 """The loss curve of a whole run, put together from what the jobs of all its attempts told.
 
-Reads events through the store as a port. Telemetry: what nobody told is left out.
+Reads events through the store as a port. Telemetry: what nobody told, or no job of ours wrote, is left out.
 """
 
 from collections.abc import Iterator
 
 from job.contract import keys
 from job.contract.events import Event, Progress, TrainingStarted, decode_log
+from job.contract.schema import ContractError
 from launcher.errors import ObjectMissing
 from launcher.model import RunRecord
+from launcher.observe import MESSAGE_BYTES_MAX
 from launcher.ports import Store
 
 HEADER = "step,epoch,loss"
@@ -36,9 +38,13 @@ def loss_table(record: RunRecord, store: Store) -> str:
 def _events(record: RunRecord, store: Store) -> Iterator[Event]:
     for attempt in record.attempts:
         prefix = keys.attempt_prefix(record.run_id, attempt.number)
+        sizes = {item.key: item.size for item in store.list(f"{prefix}lives/")}
         for life in keys.lives():
-            try:
-                data, _ = store.get(prefix + keys.events(life))
-            except ObjectMissing:
+            key = prefix + keys.events(life)
+            if sizes.get(key, MESSAGE_BYTES_MAX + 1) > MESSAGE_BYTES_MAX:
                 continue
-            yield from (event for event in decode_log(data) if event.attempt == attempt.number)
+            try:
+                log = decode_log(store.get(key)[0])
+            except (ContractError, ObjectMissing):
+                continue
+            yield from (event for event in log if event.attempt == attempt.number)

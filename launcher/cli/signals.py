@@ -1,11 +1,16 @@
 """Signals that ask a command to go: all of them end it in order, as Ctrl-C does. Knows no command."""
 
 import signal
+import time
+from collections.abc import Callable
 from types import FrameType
-from typing import NoReturn
 
 SHELL_BASE = 128
 """A shell reports a process ended by a signal as this and the signal's number."""
+
+
+REPEAT_SECONDS = 2.0
+"""A signal that comes again within this time says the same thing."""
 
 
 class AskedToGo(KeyboardInterrupt):
@@ -18,9 +23,10 @@ class AskedToGo(KeyboardInterrupt):
 
 def heed() -> None:
     """Turn SIGTERM and SIGHUP into AskedToGo. What the caller had ignored, as nohup does, stays ignored."""
+    handler = _raiser()
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_DFL:
-            signal.signal(number, _raise)
+            signal.signal(number, handler)
 
 
 def interrupted_code(interrupt: BaseException) -> int:
@@ -28,7 +34,17 @@ def interrupted_code(interrupt: BaseException) -> int:
     return SHELL_BASE + (interrupt.number if isinstance(interrupt, AskedToGo) else signal.SIGINT)
 
 
-def _raise(number: int, _: FrameType | None) -> NoReturn:
-    # A terminal that closes may say so more than once; the first time is enough to leave in order.
-    signal.signal(number, signal.SIG_IGN)
-    raise AskedToGo(number)
+def _raiser() -> Callable[[int, FrameType | None], None]:
+    """Return a handler that raises, but not again at once: a terminal that closes may say so more than once.
+
+    It does raise again later: the first exception may have come where Python swallows it.
+    """
+    raised_at = -REPEAT_SECONDS
+
+    def handle(number: int, _: FrameType | None) -> None:
+        nonlocal raised_at
+        if time.monotonic() - raised_at >= REPEAT_SECONDS:
+            raised_at = time.monotonic()
+            raise AskedToGo(number)
+
+    return handle

@@ -65,3 +65,17 @@ def test_a_closed_run_has_it_beside_its_results(fake: FakeWorld) -> None:
     assert fake.run().phase is Phase.DONE
     lines = (fake.home.results(OUTPUT) / "loss.csv").read_text().splitlines()
     assert lines[0] == "step,epoch,loss"
+
+
+def test_what_no_job_of_ours_wrote_does_not_keep_a_run_open(
+    fake: FakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = fake.run()
+    log = keys.attempt_prefix(RUN, 1) + keys.events(1)
+    fake.store.put(log, b"{]")
+    assert loss_table(record, fake.store) == "step,epoch,loss\n"
+    monkeypatch.setattr("launcher.losses.MESSAGE_BYTES_MAX", 1000)
+    fake.store.put(log, b" " * 1001)
+    calls = dict(fake.store.calls)
+    assert loss_table(record, fake.store) == "step,epoch,loss\n"
+    assert fake.store.calls["get"] == calls["get"]

@@ -161,3 +161,24 @@ def test_another_machines_pods_are_not_judged_from_here(fake: FakeWorld) -> None
     with pytest.raises(UsageError, match="another machine"):
         fake.loop().drive(RUN)
     assert fake.pods.existing
+
+
+def test_a_store_that_stays_away_when_nothing_is_billed_is_not_waited_for_for_ever(
+    fake: FakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake.start()
+    fake.until_a_checkpoint()
+    fake.journal().request_cancel(RUN)
+    monkeypatch.setattr(fake.store, "list", _refuse)  # the run cannot be closed without a look at its results
+    fake.clock.disturb[fake.clock.sleeps + 5] = lambda: fake.store.fail(10**9)
+    with pytest.raises(StorageError, match="no pod of this run is left") as caught:
+        fake.loop().drive(RUN)
+    assert fake.pods.existing == {} and f"retrain attach {RUN}" in caught.value.next_step
+    fake.store.fail(0)
+    monkeypatch.undo()
+    fake.later(120)
+    assert fake.loop().drive(RUN).phase is Phase.CANCELLED
+
+
+def _refuse(prefix: str) -> Sequence[Stored]:
+    raise StorageError("503")

@@ -11,6 +11,7 @@ from launcher import actions
 from launcher.errors import (
     LeaseHeld,
     PodError,
+    StorageError,
     UsageError,
 )
 from launcher.inheritance import inherit
@@ -154,3 +155,27 @@ def test_closing_one_run_never_frees_the_name_of_another(fake: FakeWorld) -> Non
     fake.journal().create(other)
     fake.loop().drive(RUN)  # the closed run is looked at again
     assert fake.journal().is_open(OUTPUT)
+
+
+@pytest.mark.parametrize("fault", [StorageError("503"), KeyboardInterrupt()], ids=["error", "interrupt"])
+def test_a_wish_survives_a_launcher_that_leaves_right_after_it(
+    fake: FakeWorld, monkeypatch: pytest.MonkeyPatch, fault: BaseException
+) -> None:
+    fake.start()
+    journal = fake.journal("launcher-1")
+    held = journal.acquire(RUN)
+    fake.journal("elsewhere").request_cancel(RUN)
+    real, puts = fake.store.put, []
+
+    def fails_once(key: str, data: bytes, **conditions: object) -> str:
+        puts.append(key)
+        if len(puts) == 2:  # the first one lost against the wish
+            raise fault
+        return real(key, data, **conditions)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(fake.store, "put", fails_once)
+    with pytest.raises(type(fault)):
+        journal.write(held, held.record)
+    journal.release(held)
+    assert fake.journal().read(RUN).cancel_requested
+    assert fake.loop("launcher-2").drive(RUN).phase is Phase.CANCELLED
