@@ -11,6 +11,7 @@ class Fault(StrEnum):
 
     KILL_BEFORE = "the launcher is killed before an effect"
     KILL_AFTER = "the launcher is killed after an effect, before it can note it"
+    INTERRUPTED = "the launcher is asked to go and leaves in order, in the middle of anything"
     OVERTAKEN = "the launcher stands still while another one takes the run over"
     NAP = "the laptop sleeps: the world goes on, its monotonic clock does not"
     STORE_DOWN = "the store answers a launcher with errors"
@@ -100,7 +101,7 @@ class Schedule:
     @property
     def away_seconds(self) -> float:
         """Return an upper bound of the time in which no launcher looks."""
-        slow = {Fault.KILL_BEFORE, Fault.KILL_AFTER, Fault.OVERTAKEN, Fault.NAP}
+        slow = {Fault.KILL_BEFORE, Fault.KILL_AFTER, Fault.INTERRUPTED, Fault.OVERTAKEN, Fault.NAP}
         return sum(strike.seconds for strike in self.strikes if strike.fault in slow)
 
 

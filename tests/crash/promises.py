@@ -59,7 +59,7 @@ class Witness:
     def watching(self, who: str, name: str, arguments: tuple[object, ...]) -> Iterator[None]:
         """Compare what was with what is, around one effect."""
         if name == "create":
-            self._before_create(arguments[0])
+            self._before_create(who, arguments[0])
         if name == "terminate":
             self._before_terminate(who, str(arguments[0]), self._record())
         if name == "put" and arguments[0] == RECORD:
@@ -75,16 +75,17 @@ class Witness:
             self._seen, self._decoded = data, decode(RunRecord, data)
         return self._decoded
 
-    def _before_create(self, spec: object) -> None:
+    def _before_create(self, who: str, spec: object) -> None:
         assert isinstance(spec, PodSpec)
         record = self._record()
-        known = record is not None and any(
+        if record is None or not any(
             attempt.pod_name == spec.name and attempt.asked_at for attempt in record.attempts
-        )
-        if not known:
+        ):
             raise Broken(f"teardown: {spec.name} is asked for before the record says so")
         if any(earlier.name == spec.name for earlier in self._fake.pods.created):
             raise Broken(f"money: {spec.name} is asked for twice")
+        if record.lease is None or record.lease.holder != who:
+            return  # it stood still between its last write and its request, and ends this pod on the answer
         if any(job.finished for job in self._fake.pods.history) and not self._schedule.faults & UNDOES_WORK:
             raise Broken(f"money: {spec.name} is asked for although the work is done")
         others = [pod.pod_id for pod in self._fake.pods.existing.values() if pod.name != spec.name]

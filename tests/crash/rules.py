@@ -38,14 +38,14 @@ RULES = (
     Rule(
         "a wish of another launcher survives the holder's write",
         "launcher/journal.py",
-        'record = record.model_copy(update={"cancel_requested": theirs.cancel_requested})',
+        'record = record.model_copy(update={"cancel_requested": held.record.cancel_requested})',
         "pass",
     ),
     Rule(
         "a pass goes on from what the bucket holds",
         "launcher/journal.py",
-        "held.record = self._reread(held)",
-        "self._reread(held)",
+        "held.record, held.etag = theirs, etag",
+        "held.etag = etag",
     ),
     Rule(
         "one open run for each name",

@@ -55,7 +55,7 @@ class Stage:
             launcher = self._launcher()
             try:
                 record = launcher.loop.drive(RUN)
-            except Killed:
+            except (Killed, KeyboardInterrupt):
                 self.pass_time(launcher.restart_seconds)
                 continue
             except RetrainError as error:
@@ -139,6 +139,9 @@ class Stage:
         match strike.fault:
             case Fault.KILL_BEFORE:
                 launcher.dead, launcher.restart_seconds = True, strike.seconds
+            case Fault.INTERRUPTED:
+                launcher.restart_seconds = strike.seconds
+                raise KeyboardInterrupt
             case Fault.OVERTAKEN:
                 self._overtake(strike)
             case Fault.NAP:
@@ -221,7 +224,7 @@ class Stage:
         for _ in range(3):
             try:
                 other.loop.once(RUN)
-            except Killed:
+            except (Killed, KeyboardInterrupt):
                 break
             except RetrainError as error:
                 self.witness.said(f"{error} {error.next_step}")
