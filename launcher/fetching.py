@@ -5,6 +5,7 @@ comes.
 Knows the ports and the user's folders; not what is written down of it.
 """
 
+import threading
 from collections import Counter
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
@@ -23,6 +24,18 @@ SMALL_BYTES = 8 << 20
 """No larger than one range: so many at once bound the memory."""
 LARGE_AT_ONCE = 2
 """Each takes the memory of the ranges that wait to be written."""
+
+
+class _Stopped(Exception):
+    """Nobody waits for this artefact any more."""
+
+
+class _CallersOwn(Exception):
+    """Carries an error of `on_bytes` past all that would take it for the artefact's."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
 
 
 @dataclass(frozen=True)
@@ -45,11 +58,13 @@ def fetch_all(
 ) -> Generator[tuple[Fetched, ...]]:
     """Bring artefacts of a run home and yield them as they arrive, all that did since the last time.
 
-    `on_bytes` is called in the caller's thread, at least every few seconds; its errors end everything.
+    `on_bytes` is called in the caller's thread, at least every few seconds. Its errors end everything, and so
+    does closing this generator: what is on its way stops, and what came of it is kept to go on from. Where
+    the store is silent in the middle of an answer, that waits for the request's time-out.
     With `at_once` 1 nothing happens in any other order than that of `receipts`.
     """
 
-    def fetch(receipt: Receipt, listener: Callable[[str, int], None] | None) -> Fetched:
+    def fetch(receipt: Receipt, listener: Callable[[str, int], None]) -> Fetched:
         key = keys.attempt_prefix(record.run_id, receipt.attempt) + receipt.key
         try:
             return Fetched(receipt, home.fetch(store, key, receipt, record, on_bytes=listener))
@@ -57,9 +72,15 @@ def fetch_all(
             return Fetched(receipt, error=error)
 
     def side_by_side(some: Sequence[Receipt], lanes: int) -> Generator[tuple[Fetched, ...]]:
+        stopped = threading.Event()
+
+        def heed(_name: str, _count: int) -> None:
+            if stopped.is_set():
+                raise _Stopped
+
         pool = ThreadPoolExecutor(lanes, thread_name_prefix="fetch")
         try:
-            coming = {pool.submit(fetch, receipt, None) for receipt in some}
+            coming = {pool.submit(fetch, receipt, heed) for receipt in some}
             while coming:
                 done, coming = wait(coming, timeout=BEAT_SECONDS, return_when=FIRST_COMPLETED)
                 on_bytes("", 0)
@@ -67,7 +88,14 @@ def fetch_all(
                     yield tuple(future.result() for future in done)
         finally:
             # Whoever stops here finds nothing at work behind its back.
+            stopped.set()
             pool.shutdown(cancel_futures=True)
+
+    def tell(name: str, count: int) -> None:
+        try:
+            on_bytes(name, count)
+        except Exception as error:
+            raise _CallersOwn(error) from error
 
     small, large, alone = _parted(receipts) if at_once > 1 else ((), (), receipts)
     if small:
@@ -75,7 +103,11 @@ def fetch_all(
     if large:
         yield from side_by_side(large, LARGE_AT_ONCE)
     for receipt in alone:
-        yield (fetch(receipt, on_bytes),)
+        try:
+            fetched = fetch(receipt, tell)
+        except _CallersOwn as own:
+            raise own.error from own.error.__cause__
+        yield (fetched,)
 
 
 def _parted(receipts: Sequence[Receipt]) -> tuple[Sequence[Receipt], Sequence[Receipt], Sequence[Receipt]]:

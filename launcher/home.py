@@ -8,6 +8,7 @@ models/<output_name>/earlier/<time>       what an earlier run of the same name h
 """
 
 import hashlib
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -21,7 +22,8 @@ from launcher.files import chunks, disk_errors, replacing, write_atomically
 from launcher.lending import lent
 from launcher.model import Brought, RunRecord
 from launcher.ports import Store
-from launcher.pullback import FREE_BYTES_MIN, PullBack
+from launcher.pullback import PullBack
+from launcher.room import FREE_BYTES_MIN, Room
 from launcher.unpacking import unpack
 from launcher.verified import Verified
 
@@ -34,6 +36,7 @@ class Home:
     def __init__(self, models_dir: Path, workspace: Path) -> None:
         self.models_dir = models_dir.resolve()
         self.workspace = workspace.resolve()
+        self._room = Room()
 
     def results(self, output_name: str) -> Path:
         """Return the folder of a run's results beside its checkpoints."""
@@ -115,7 +118,7 @@ class Home:
         LocalDiskError when it cannot be kept.
         """
         path = self._path(receipt, record)
-        PullBack(store, path.parent, on_bytes=on_bytes).pull(key, receipt, name=path.name)
+        PullBack(store, path.parent, on_bytes=on_bytes, room=self._room).pull(key, receipt, name=path.name)
         if receipt.kind is ArtefactKind.SAMPLES:
             plan = record.spec.evaluation
             wanted = {f"{prompt.name}.png" for prompt in plan.prompts} if plan else set()
@@ -202,7 +205,9 @@ class Home:
                 copy.write(chunk)
             if digest.hexdigest() != receipt.sha256:
                 raise LocalDiskError(gone, next_step=FETCH_AGAIN)
-        verified.remember(target.name, receipt)
+            copy.flush()
+            written = os.fstat(copy.fileno())
+        verified.remember(target.name, receipt, written)
 
 
 def _new_folder(wanted: Path) -> Path:

@@ -4,8 +4,8 @@ Knows the Store Protocol, receipts and the local disk. What a receipt says comes
 claim to be checked, its hash is what the file must have.
 """
 
+import os
 import re
-import shutil
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
@@ -18,6 +18,7 @@ from launcher.files import GrowingHash, disk_errors, sync
 from launcher.locking import FileLock
 from launcher.ports import Store
 from launcher.pulse import pulsed
+from launcher.room import Promised, Room
 from launcher.verified import Verified
 
 PART_SUFFIX = ".part"
@@ -27,8 +28,6 @@ BEAT_SECONDS = 2.0
 """The longest silence towards `on_bytes`."""
 SYNC_BYTES = 32 << 20
 """After so many the disk is made to write, so that little is left to wait for at the end."""
-FREE_BYTES_MIN = 64 << 20
-"""Left free beyond the file itself."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,150}")
 _RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?")
 """Names that are devices on Windows, whatever follows the dot."""
@@ -38,17 +37,24 @@ class PullBack:
     """Fills one folder with verified files. Locks keep two launchers from writing the same file."""
 
     def __init__(
-        self, store: Store, folder: Path, *, on_bytes: Callable[[str, int], None] | None = None
+        self,
+        store: Store,
+        folder: Path,
+        *,
+        on_bytes: Callable[[str, int], None] | None = None,
+        room: Room | None = None,
     ) -> None:
         """Work on `folder`, which is made when needed.
 
         `on_bytes` gets a name and the bytes that came: at least every few seconds, then with 0, as long as a
         file is fetched or hashed. An error of it ends the call; what came is kept to go on from. Where nobody
-        listens, no thread is started to keep the caller awake.
+        listens, no thread is started to keep the caller awake. Who fills one disk from several threads gives
+        each the same `room`.
         """
         self._store = store
         self.folder = folder
         self._on_bytes = on_bytes
+        self._room = room or Room()
         self._beaten_at = time.monotonic()
 
     def pull(self, key: str, receipt: Receipt, *, name: str | None = None) -> Path:
@@ -69,24 +75,32 @@ class PullBack:
                 return final
             part = self.folder / (name + PART_SUFFIX)
             try:
-                self._fetch(key, receipt, part)
+                written = self._fetch(key, receipt, part)
             except IntegrityError:
                 # What was there may have been the start of another object: once more, from nothing.
-                self._fetch(key, receipt, part)
+                written = self._fetch(key, receipt, part)
             sync(part)
             part.replace(final)
             sync(self.folder)
-            verified.remember(name, receipt)
+            verified.remember(name, receipt, written)
             return final
 
-    def _fetch(self, key: str, receipt: Receipt, part: Path) -> None:
-        """Complete `part` and verify it, else remove it. More than the receipt says is not read."""
+    def _fetch(self, key: str, receipt: Receipt, part: Path) -> os.stat_result:
+        """Complete `part` and verify it, else remove it; return how it looked before its end was hashed.
+
+        More than the receipt says is not read.
+        """
         have = part.stat().st_size if part.exists() else 0
         if have > receipt.bytes:
             have = 0
         try:
-            with closing(GrowingHash(part)) as hashed:
-                self._complete(key, receipt, part, have, hashed)
+            with (
+                closing(GrowingHash(part)) as hashed,
+                self._room.promised(receipt.bytes - have, self.folder, part.name) as promised,
+            ):
+                self._complete(key, receipt, part, have, hashed, promised)
+                written = part.stat()
+                hashed.follow(beat=partial(self._beat, part.stem))
                 found, size = hashed.hexdigest(), hashed.bytes
             if (found, size) != (receipt.sha256, receipt.bytes):
                 raise IntegrityError(
@@ -94,13 +108,15 @@ class PullBack:
                     f"{receipt.sha256} of {receipt.bytes}.",
                     next_step="The object in the bucket is damaged; an earlier checkpoint may serve.",
                 )
+            return written
         except (IntegrityError, ObjectMissing):
             part.unlink(missing_ok=True)
             raise
 
-    def _complete(self, key: str, receipt: Receipt, part: Path, have: int, hashed: GrowingHash) -> None:
-        """Bring what is missing of `part`; hash what the file holds, while more of it comes."""
-        self._check_space(receipt.bytes - have, part.name)
+    def _complete(
+        self, key: str, receipt: Receipt, part: Path, have: int, hashed: GrowingHash, promised: Promised
+    ) -> None:
+        """Bring what is missing of `part`; hash what the file holds by then, while more of it comes."""
         beat = partial(self._beat, part.stem)
         if have:
             hashed.follow(until=have, beat=beat)
@@ -109,6 +125,7 @@ class PullBack:
             with closing(self._counts(key, part, have)) as counts:
                 for count in counts:
                     have += count
+                    promised.came(count)
                     self._tell(part.stem, count)
                     if have > receipt.bytes:
                         break
@@ -117,7 +134,6 @@ class PullBack:
                     if have - synced >= SYNC_BYTES:
                         sync(part)
                         synced = have
-        hashed.follow(beat=beat)
 
     def _counts(self, key: str, part: Path, have: int) -> Generator[int]:
         download = partial(self._store.download, key, part, offset=have)
@@ -131,14 +147,6 @@ class PullBack:
     def _beat(self, name: str) -> None:
         if time.monotonic() - self._beaten_at >= BEAT_SECONDS:
             self._tell(name, 0)
-
-    def _check_space(self, needed: int, name: str) -> None:
-        free = shutil.disk_usage(self.folder).free
-        if needed + FREE_BYTES_MIN > free:
-            raise LocalDiskError(
-                f"{self.folder} has {free >> 20} MiB free; {name} needs {needed >> 20} MiB more.",
-                next_step="Make room; the download goes on where it was.",
-            )
 
     @contextmanager
     def _writing(self, name: str) -> Iterator[None]:

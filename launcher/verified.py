@@ -4,6 +4,7 @@ Knows receipts and the local disk.
 """
 
 import json
+import os
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -18,8 +19,9 @@ _Stamp = list[int | str]
 class Verified:
     """The files of one folder.
 
-    Which of them was verified is kept in `.verified.jsonl` with size and time of change, so that a pass over
-    a hundred checkpoints hashes none of them again. That record only saves work: losing it costs a hash.
+    Which of them was verified is kept in `.verified.jsonl` with its inode, size and times of change, so that
+    a pass over a hundred checkpoints hashes none of them again. That record only saves work: losing it costs
+    a hash, and so does whatever touches a file.
     """
 
     def __init__(self, folder: Path, *, beat: Callable[[], None] = lambda: None) -> None:
@@ -36,24 +38,36 @@ class Verified:
                 return False
             if self._record is None:
                 self._record = self._read()
-            if self._record.get(name) == _stamp(path, receipt.sha256):
+            before = _stamp(path.stat(), receipt.sha256)
+            if self._record.get(name) == before:
                 return True
             if sha256_of(path, beat=self._beat) != receipt.sha256:
                 return False
+            if _stamp(path.stat(), receipt.sha256) != before:
+                # Touched while it was read: what was hashed may be here no more.
+                return False
         except OSError:
             return False
-        self.remember(name, receipt)
+        self._note(name, before)
         return True
 
-    def remember(self, name: str, receipt: Receipt) -> None:
-        """Note that the file of this name was just seen to be what the receipt says."""
+    def remember(self, name: str, receipt: Receipt, written: os.stat_result) -> None:
+        """Note that the file of this name is what the receipt says, unless it is not what was `written`.
+
+        `written` is how the file looked, under whatever name, before the last of it was hashed.
+        """
         with suppress(OSError):
-            stamp = _stamp(self._folder / name, receipt.sha256)
-            if self._record is not None:
-                self._record[name] = stamp
-            # One line at the end, at once: others may be bringing files into this folder now. Not synced.
-            with (self._folder / RECORD_NAME).open("ab", buffering=0) as record:
-                record.write(json.dumps([name, *stamp]).encode() + b"\n")
+            now = (self._folder / name).stat()
+            # The time of change is not compared: being renamed is one.
+            if _content(now) == _content(written):
+                self._note(name, _stamp(now, receipt.sha256))
+
+    def _note(self, name: str, stamp: _Stamp) -> None:
+        if self._record is not None:
+            self._record[name] = stamp
+        # One line at the end, at once: others may be bringing files into this folder now. Not synced.
+        with suppress(OSError), (self._folder / RECORD_NAME).open("ab", buffering=0) as record:
+            record.write(json.dumps([name, *stamp]).encode() + b"\n")
 
     def _read(self) -> dict[str, _Stamp]:
         """Return the last line of each name; what is no such line was cut off, and costs a hash."""
@@ -66,6 +80,10 @@ class Verified:
         return found
 
 
-def _stamp(path: Path, sha256: str) -> _Stamp:
-    stat = path.stat()
-    return [stat.st_size, stat.st_mtime_ns, sha256]
+def _content(stat: os.stat_result) -> tuple[int, int, int]:
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns
+
+
+def _stamp(stat: os.stat_result, sha256: str) -> _Stamp:
+    """Return what changes with a file: its time of change even where somebody sets its mtime back."""
+    return [*_content(stat), stat.st_ctime_ns, sha256]

@@ -2,10 +2,12 @@
 
 import hashlib
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,10 +15,11 @@ import pytest
 from job.contract import keys
 from job.contract.records import ArtefactKind, Receipt
 from launcher import fetching
-from launcher.errors import IntegrityError, LeaseHeld, ObjectMissing, StorageError
+from launcher.errors import IntegrityError, LeaseHeld, LocalDiskError, ObjectMissing, StorageError
 from launcher.fetching import Fetched, fetch_all
 from launcher.loop import Loop
 from launcher.model import Phase, RunRecord
+from launcher.room import FREE_BYTES_MIN
 from tests.fakes.store import FakeStore
 from tests.launcher.world import RUN, FakeWorld
 
@@ -146,8 +149,81 @@ def test_the_caller_is_kept_awake_in_its_own_thread_and_may_end_it(
         fetch(fake, store, receipts, heard=listen)
     assert heard == [threading.current_thread().name] * 5
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("fetch")]
-    # What was on its way came whole; what was not begun was not begun any more.
+    # What was not begun was not begun any more.
     assert store.calls.get("download", 0) <= 4
+
+
+class _SlowStore(FakeStore):
+    """Makes its caller wait before every piece."""
+
+    def download(self, key: str, path: Path, *, offset: int = 0) -> Iterator[int]:
+        for count in super().download(key, path, offset=offset):
+            time.sleep(0.1)
+            yield count
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_whoever_stops_waits_for_no_whole_download(
+    fake: FakeWorld, monkeypatch: pytest.MonkeyPatch, large: bool
+) -> None:
+    monkeypatch.setattr(fetching, "BEAT_SECONDS", 0.02)
+    if large:
+        monkeypatch.setattr(fetching, "SMALL_BYTES", 1)
+    store = _SlowStore(chunk_bytes=1)
+    receipts = [receipt(store, epoch) for epoch in range(1, 7)]
+    began = time.monotonic()
+
+    def listen(_name: str, _count: int) -> None:
+        if time.monotonic() - began > 0.5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fetch(fake, store, receipts, heard=listen)
+    assert time.monotonic() - began < 10, "a download of this store takes 25 s"
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith(("fetch", "download"))]
+    assert all(path.stat().st_size > 1 for path in fake.home.models_dir.glob("*.part")), "kept to go on from"
+    assert list(fake.home.models_dir.glob("*.part"))
+
+
+@pytest.mark.parametrize("at_once", [1, 4])
+@pytest.mark.parametrize("error", [StorageError("not renewed"), OSError("no local lock"), LeaseHeld("lost")])
+def test_an_error_of_the_listener_is_not_taken_for_the_artefacts(
+    fake: FakeWorld, monkeypatch: pytest.MonkeyPatch, at_once: int, error: Exception
+) -> None:
+    store = FakeStore()
+    receipts = [receipt(store, epoch) for epoch in (1, 2, 3)]
+
+    def listen(_name: str, _count: int) -> None:
+        raise error
+
+    with pytest.raises(type(error)) as caught:
+        fetch(fake, store, receipts, at_once=at_once, heard=listen)
+    assert caught.value is error
+
+
+def test_room_is_promised_once(fake: FakeWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two come side by side where there is room for one: one comes whole, the other is not begun."""
+    monkeypatch.setattr(fetching, "SMALL_BYTES", 1)
+    store = _SlowStore(chunk_bytes=2 << 20)
+    pair = [receipt(store, epoch) for epoch in (2, 4)]
+    data = bytes(8 << 20)
+    pair = [
+        item.model_copy(update={"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()})
+        for item in pair
+    ]
+    for item in pair:
+        store.put(keys.attempt_prefix(RUN, 1) + item.key, data)
+    disk = FREE_BYTES_MIN + 12 * (1 << 20)
+
+    def usage(_: object) -> SimpleNamespace:
+        return SimpleNamespace(free=disk - sum(p.stat().st_size for p in fake.home.models_dir.iterdir()))
+
+    monkeypatch.setattr("launcher.room.shutil.disk_usage", usage)
+    found = [item for batch in fetch(fake, store, pair) for item in batch]
+    assert sorted(item.path is not None for item in found) == [False, True]
+    refused = next(item.error for item in found if item.error)
+    assert isinstance(refused, LocalDiskError) and "needs 8 MiB more" in str(refused)
+    assert not list(fake.home.models_dir.glob("*.part")), "none was begun in vain"
 
 
 def test_a_whole_run_ends_the_same_with_many_at_once(fake: FakeWorld) -> None:

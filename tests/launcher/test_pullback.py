@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from job.contract.records import ArtefactKind, Receipt
 from launcher import pullback
 from launcher.errors import IntegrityError, LeaseHeld, LocalDiskError, ObjectMissing, StorageError
+from launcher.files import sha256_of, sync
 from launcher.locking import FileLock
 from launcher.ports import Store
 from launcher.pullback import PullBack, file_name
@@ -225,7 +226,7 @@ def test_a_name_that_is_accepted_stays_in_its_folder(name: str) -> None:
 def test_a_disk_without_room_is_said_before_anything_is_fetched(
     store: FakeStore, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("launcher.pullback.shutil.disk_usage", lambda _: SimpleNamespace(free=64 << 20))
+    monkeypatch.setattr("launcher.room.shutil.disk_usage", lambda _: SimpleNamespace(free=64 << 20))
     with pytest.raises(LocalDiskError, match="64 MiB free") as caught:
         PullBack(store, home).pull(KEY, receipt())
     assert "goes on" in caught.value.next_step
@@ -358,8 +359,8 @@ def test_what_another_run_noted_stays_noted(store: FakeStore, home: Path) -> Non
     for name in ("one", "two"):
         PullBack(store, home).pull(KEY, receipt(), name=name)
     (home / ".verified.jsonl").unlink()
-    for verified, name in ((ours, "one"), (theirs, "two"), (ours, "one")):
-        verified.remember(name, receipt())
+    for notes, name in ((ours, "one"), (theirs, "two"), (ours, "one")):
+        notes.remember(name, receipt(), (home / name).stat())
     fails = Verified(home, beat=lambda: pytest.fail("hashed again"))
     assert fails.holds("one", receipt()) and fails.holds("two", receipt())
 
@@ -374,3 +375,44 @@ def test_nothing_is_named_before_it_is_on_the_disk(
     with pytest.raises(LocalDiskError, match="Input/output error"):
         PullBack(store, home).pull(KEY, receipt())
     assert visible(home) == {f"{NAME}.part"}
+
+
+# What is believed without a hash.
+
+
+def test_a_file_changed_in_place_is_not_believed_with_its_old_mtime(store: FakeStore, home: Path) -> None:
+    path = PullBack(store, home).pull(KEY, receipt())
+    before = path.stat()
+    path.write_bytes(bytes(len(CONTENT)))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert not Verified(home).holds(NAME, receipt())
+
+
+def test_a_file_changed_while_it_is_hashed_is_not_believed(
+    store: FakeStore, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = PullBack(store, home).pull(KEY, receipt())
+    (home / ".verified.jsonl").unlink()
+
+    def hash_then_change(*args: Any, **options: Any) -> str:
+        found = sha256_of(*args, **options)
+        path.write_bytes(bytes(len(CONTENT)))
+        return found
+
+    monkeypatch.setattr("launcher.verified.sha256_of", hash_then_change)
+    assert not Verified(home).holds(NAME, receipt())
+    monkeypatch.undo()
+    assert not Verified(home).holds(NAME, receipt())
+
+
+def test_a_file_changed_between_its_hash_and_its_name_is_not_believed(
+    store: FakeStore, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def sync_then_change(path: Path) -> None:
+        sync(path)
+        if path.name.endswith(".part"):
+            path.write_bytes(bytes(len(CONTENT)))
+
+    monkeypatch.setattr(pullback, "sync", sync_then_change)
+    PullBack(store, home).pull(KEY, receipt())
+    assert not Verified(home).holds(NAME, receipt())
