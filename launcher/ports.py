@@ -143,7 +143,7 @@ class Store(Protocol):
     def download(self, key: str, path: Path, *, offset: int = 0) -> Iterator[int]:
         """Append the object's content from byte `offset` on to `path`; yield bytes written as they come.
 
-        Raises ObjectMissing.
+        While none come it may yield 0, so that whoever reads may stop. Raises ObjectMissing.
         """
         ...
 

@@ -11,12 +11,15 @@ from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from boto3.s3.transfer import TransferConfig, create_transfer_manager
 from botocore.exceptions import BotoCoreError, ClientError
 from pydantic import SecretStr
+from s3transfer.futures import TransferFuture
+from s3transfer.subscribers import BaseSubscriber
 from urllib3.exceptions import HTTPError
 
 from job.contract.manifest import Link
@@ -33,6 +36,18 @@ PARTS_AT_ONCE = 8
 """Of all files that go up together. Parts are read as they are sent, so none of them is in memory."""
 _AWS = (BotoCoreError, ClientError, HTTPError)
 """botocore lets some of urllib3's errors through while a body is read."""
+
+
+class _Ended(BaseSubscriber):
+    """Tells which of several uploads ended, whole or not, in the order of their ends."""
+
+    def __init__(self, key: str, ended: SimpleQueue[tuple[str, TransferFuture]]) -> None:
+        self._key = key
+        self._ended = ended
+
+    def on_done(self, future: TransferFuture, **_: Any) -> None:
+        """Be told by s3transfer, in a thread of its own."""
+        self._ended.put((self._key, future))
 
 
 class S3Store:
@@ -120,7 +135,7 @@ class S3Store:
     def upload_all(self, files: Mapping[str, Path]) -> None:
         """Write files of any size, side by side; each object appears whole or not at all.
 
-        The first that fails ends the others.
+        The first that fails ends the others, each after the part that it is sending.
         """
         transfer = TransferConfig(
             multipart_threshold=PART_BYTES,
@@ -129,12 +144,13 @@ class S3Store:
             # The CRT client does not reach endpoints on loopback.
             preferred_transfer_client="classic",
         )
+        ended: SimpleQueue[tuple[str, TransferFuture]] = SimpleQueue()
         with create_transfer_manager(self._client, transfer) as manager:
-            coming = {
-                key: manager.upload(str(path), self.config.bucket, self._full(key))
-                for key, path in files.items()
-            }
-            for key, future in coming.items():
+            for key, path in files.items():
+                told = _Ended(key, ended)
+                manager.upload(str(path), self.config.bucket, self._full(key), subscribers=[told])
+            for _ in files:
+                key, future = ended.get()
                 try:
                     future.result()
                 except _AWS as exc:
@@ -143,9 +159,10 @@ class S3Store:
     def download(self, key: str, path: Path, *, offset: int = 0) -> Iterator[int]:
         """Append the object's content from byte `offset` on to `path`; yield bytes written as they come.
 
-        What `path` holds beyond `offset` is cut off. Large objects come in parallel ranges, in order. What
-        breaks off is taken up where it was, pinned to the ETag of the first answer: an object that changes
-        meanwhile, or holds fewer than `offset` bytes, is an IntegrityError, never a mixture.
+        What `path` holds beyond `offset` is cut off. While the store is silent, 0 is yielded now and then.
+        Large objects come in parallel ranges, in order. What breaks off is taken up where it was, pinned to
+        the ETag of the first answer: an object that changes meanwhile, or holds fewer than `offset` bytes, is
+        an IntegrityError, never a mixture.
         Nothing pins one call to the next: verify what several put together. Raises ObjectMissing, and OSError
         for the local disk.
         """

@@ -7,9 +7,10 @@ Knows boto3; keys and contents mean nothing to it.
 """
 
 import threading
+import time
 from collections import deque
 from collections.abc import Generator, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,10 @@ RANGES_AHEAD = 5
 RESUMES = 5
 """Of a range that breaks off, as long as none of them brings a byte."""
 RESUME_SECONDS = 1.0
+SILENT_SECONDS = 120.0
+"""A range of which nothing came for so long is not asked for again: one request may take minutes to fail."""
+SIGN_SECONDS = 2.0
+"""How often who waits for a range is told that nothing came."""
 _RANGE_NOT_SATISFIABLE = 416
 _AWS = (BotoCoreError, ClientError, HTTPError)
 """botocore lets some of urllib3's errors through while a body is read."""
@@ -53,6 +58,7 @@ class Reading:
     def chunks(self, offset: int) -> Generator[bytes]:
         """Yield the content from byte `offset` on. Raises StorageError and its subclasses.
 
+        While the store is silent nothing is yielded now and then, so that whoever reads may stop.
         A range that breaks off is taken up where it was. An object that changes meanwhile, or holds fewer
         than `offset` bytes, is an IntegrityError.
         """
@@ -73,6 +79,8 @@ class Reading:
             self._ask(pool, coming, starts)
             yield from self._range(offset, first_end, body)
             while coming:
+                while not wait([coming[0]], timeout=SIGN_SECONDS).done:
+                    yield b""
                 chunks = coming.popleft().result()
                 self._ask(pool, coming, starts)
                 yield from chunks
@@ -89,30 +97,46 @@ class Reading:
             coming.append(pool.submit(self._whole_range, start, end))
 
     def _whole_range(self, start: int, end: int) -> list[bytes]:
-        return list(self._range(start, end))
+        return [chunk for chunk in self._range(start, end) if chunk]
 
     def _range(self, position: int, end: int, body: Any = None) -> Iterator[bytes]:
         """Yield the bytes from `position` to before `end`, from `body` as long as it lasts."""
-        resumes = 0
+        resumes, heard_at = 0, time.monotonic()
         while position < end:
             if self._stopped.is_set():
                 raise _Stopped
+            broken_off: Exception | None = None
             try:
                 body = body or self._open(position, end)
                 with closing(body):
                     while chunk := body.read(CHUNK_BYTES):
                         position += len(chunk)
-                        resumes = 0
+                        resumes, heard_at = 0, time.monotonic()
                         yield chunk
                         if self._stopped.is_set():
                             raise _Stopped
             except _AWS as exc:
                 # An answer with a status is final.
-                if isinstance(exc, ClientError) or resumes >= RESUMES:
+                if isinstance(exc, ClientError):
                     raise self._translated(exc) from exc
-                resumes += 1
-                self._stopped.wait(RESUME_SECONDS * resumes)
+                broken_off = exc
             body = None
+            if position >= end:
+                return
+            if resumes >= RESUMES or time.monotonic() - heard_at > SILENT_SECONDS:
+                raise self._given_up(broken_off) from broken_off
+            resumes += 1
+            yield b""
+            self._stopped.wait(RESUME_SECONDS * resumes)
+
+    def _given_up(self, broken_off: Exception | None) -> Exception:
+        """Return the error for a range that stays incomplete, also where no answer says that it is."""
+        if broken_off is not None:
+            return self._translated(broken_off)
+        return StorageError(
+            f"{self._config.place} ends its answers before their end; could not read {self._key}.",
+            next_step="Check for a proxy that cuts answers off.",
+        )
 
     def _open(self, start: int, end: int) -> Any:
         """Ask for the bytes from `start` to before `end`; None when there are none left.
