@@ -12,6 +12,7 @@ from job.contract.manifest import InputRole, evaluated_epochs
 from job.contract.records import ArtefactKind, Receipt
 from job.contract.schema import ContractError, decode
 from launcher.errors import IntegrityError, ObjectMissing
+from launcher.files import disk_errors
 from launcher.home import Home
 from launcher.manifests import Inheritance
 from launcher.model import InputFile, RunRecord
@@ -30,7 +31,7 @@ def inherit(
 ) -> Inheritance:
     """Return what the next attempt of `record` goes on from; `on_bytes` is called while bytes come in.
 
-    Raises StorageError when the store fails, LocalDiskError when this machine has no room.
+    Raises StorageError when the store fails, LocalDiskError when this machine's disk does.
     """
     drawn = {item.receipt.epoch for item in record.brought if item.receipt.kind is ArtefactKind.SAMPLES}
     wanted = set(evaluated_epochs(record.spec.recipe, record.spec.evaluation)) - drawn
@@ -46,7 +47,8 @@ def inherit(
             except (IntegrityError, ObjectMissing) as error:
                 notifier.say(f"{role.value} of epoch {receipt.epoch} cannot be used: {error}")
                 return None
-            store.upload(path, key)
+            with disk_errors(f"{path} cannot be read"):
+                store.upload(path, key)
         return InputFile(role=role, name=name, key=key, bytes=receipt.bytes, sha256=receipt.sha256)
 
     checkpoints = tuple(
