@@ -36,6 +36,11 @@ class FileLock:
         """Tell whether this object has the lock. One whose file was deleted protects nothing any more."""
         return self._descriptor is not None and self._is_of_file(self._descriptor)
 
+    def fileno(self) -> int:
+        """Return the descriptor of a lock that is held: a child process that gets it keeps the lock, too."""
+        assert self._descriptor is not None
+        return self._descriptor
+
     def release(self, *, remove: bool = False) -> None:
         """Give the lock back, if it is held; `remove` deletes the file of one that is had alone."""
         if self._descriptor is None:

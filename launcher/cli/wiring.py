@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from launcher.actions import World
 from launcher.cli.narrator import Narrator
 from launcher.clock import SystemClock
-from launcher.errors import RetrainError, UsageError
+from launcher.errors import RetrainError, StorageError, UsageError
 from launcher.home import Home
 from launcher.journal import Journal, this_launcher
 from launcher.loop import Loop
@@ -31,16 +31,31 @@ class Workplace:
     narrator: Narrator
     server: EmbeddedServer | None
     """The store on loopback, where no bucket is configured."""
+    endpoint_url: str | None = None
+    """Where `world` and `journal` look for the store."""
 
     def mend(self) -> None:
-        """Start the embedded store again if it died under a run: nobody else would."""
-        if self.server is None or self.server.is_running():
+        """Start the embedded store again if it died under a run: nobody else would.
+
+        Raises StorageError when it is on another port now: all that this command would hear there is what a
+        stranger says.
+        """
+        if self.server is None:
             return
         try:
-            self.server.connect()
-            self.narrator.say("the local store had ended; it is started again")
+            if not self.server.is_running():
+                self.server.restart()
+                self.narrator.say("the local store had ended; it is started again")
+            moved = not self.server.is_at(self.endpoint_url)
         except RetrainError as error:
             self.narrator.say(f"the local store cannot be started again: {error}")
+            return
+        if moved:
+            raise StorageError(
+                f"The local store is no longer at {self.endpoint_url}: another program took that port. Links"
+                " of a pod that runs now are dead; its attempt will be tried again.",
+                next_step="`retrain attach` goes on with the run.",
+            )
 
     def rest(self) -> None:
         """Let go of the embedded store; who leaves it last stops it when no run needs it any more."""
@@ -52,6 +67,8 @@ class Workplace:
             self.narrator.say(f"the embedded store goes on running: {error}")
 
     def _has_open_run(self) -> bool:
+        if self.server is not None and not self.server.is_at(self.endpoint_url):
+            return True
         # One by one: a record that cannot be read is an error here, never an absence.
         return any(not self.journal.read(run_id).phase.closed for run_id in self.journal.run_ids())
 
@@ -61,7 +78,8 @@ def workplace(settings: Settings, narrator: Narrator) -> Iterator[Workplace]:
     """Connect to the store and the provider for as long as a command runs."""
     home = Home(settings.run.models_dir, settings.run.workspace)
     server = None if settings.storage.bucket else embedded_server(settings, say=narrator.say)
-    store = S3Store(server.connect() if server else storage_config(settings))
+    config = server.connect() if server else storage_config(settings)
+    store = S3Store(config)
     world = World(
         store=store,
         pods=local_pods(settings),
@@ -70,7 +88,7 @@ def workplace(settings: Settings, narrator: Narrator) -> Iterator[Workplace]:
         home=home,
         pulls_at_once=PULLS_AT_ONCE,
     )
-    place = Workplace(world, Journal(store, this_launcher()), narrator, server)
+    place = Workplace(world, Journal(store, this_launcher()), narrator, server, config.endpoint_url)
     try:
         retry_leaked(place)
         yield place

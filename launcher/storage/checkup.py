@@ -9,11 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from launcher.errors import RetrainError
+from launcher.locking import FileLock
 from launcher.machine import boot_id
 from launcher.storage import daemons, weed
 from launcher.storage.daemons import Daemon
 from launcher.storage.probe import Finding
-from launcher.storage.server_state import NAME, ServerState
+from launcher.storage.server_state import LOCK, NAME, ServerState
 
 ANSWER_SECONDS = 5.0
 SERVER = "local store"
@@ -50,6 +51,13 @@ def _server(folder: Path) -> Finding:
     running = daemons.of_folder(folder)
     if running:
         return _running(folder, running[0], state)
+    if _runs_elsewhere(folder):
+        return Finding(
+            SERVER,
+            ok=False,
+            detail="runs in another container or pid namespace, where it cannot be seen from here",
+            fix="run retrain there, or end the store there first",
+        )
     if state is None:
         return Finding(SERVER, ok=True, detail="not running; it starts when it is needed")
     if state.is_copied_to(folder):
@@ -65,6 +73,19 @@ def _server(folder: Path) -> Finding:
             fix="end that program first if pods are running: they know the old ports alone",
         )
     return Finding(SERVER, ok=True, detail=_resting(state))
+
+
+def _runs_elsewhere(folder: Path) -> bool:
+    path = folder / LOCK
+    if not path.exists():
+        return False
+    lock = FileLock(path)
+    try:
+        return not lock.take()
+    except OSError:
+        return False
+    finally:
+        lock.release()
 
 
 def _running(folder: Path, daemon: Daemon, state: ServerState | None) -> Finding:

@@ -58,8 +58,9 @@ def end(process: ProcessIdentity) -> None:
     connection, up to 40 s, and at times for ever. Raises StorageError when even that does not end it.
     """
     try:
+        # Before the look: a number that is used again after it is another process to psutil, which refuses.
+        running = psutil.Process(process.pid)
         if process.could_be_seen_here() and process.is_alive():
-            running = psutil.Process(process.pid)
             running.kill()
             running.wait(END_SECONDS)
     except psutil.NoSuchProcess:

@@ -5,33 +5,29 @@ pods carry host and port), is started by one launcher at a time and never stoppe
 Knows weed, boto3 and this machine.
 """
 
-import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
-from launcher.errors import LocalDiskError, StorageError
+from launcher.errors import StorageError
 from launcher.files import disk_errors
 from launcher.locking import FileLock
-from launcher.machine import ProcessIdentity
 from launcher.storage import daemons, weed
 from launcher.storage.daemons import Daemon
-from launcher.storage.local_bucket import BUCKET, bucket_of, make_ready, starting_client
+from launcher.storage.launching import START_SECONDS, Launch
+from launcher.storage.local_bucket import BUCKET, bucket_of
 from launcher.storage.s3_config import S3Config
 from launcher.storage.server_log import ServerLog
 from launcher.storage.server_state import NAME, ServerState
 
 __all__ = ["BUCKET", "EmbeddedServer"]
 
-START_SECONDS = 30.0
-LAUNCHES_MAX = 4
-"""In a row that may lose a port to another program."""
 LOCK_SECONDS = 2 * START_SECONDS
+PORT_SECONDS = 60.0
+"""That a restart under an open run waits for its port: the links of running pods carry it."""
 POLL_SECONDS = 0.1
-FREE_BYTES_MIN = 64 << 20
-"""Above what weed keeps free."""
 
 
 class EmbeddedServer:
@@ -47,6 +43,7 @@ class EmbeddedServer:
         self._use = FileLock(self.folder / "users.lock")
         """Shared by everyone who uses the server; had alone by who stops it."""
         self._start = FileLock(self.folder / "start.lock")
+        self._launch = Launch(self.folder, say=say)
 
     def connect(self) -> S3Config:
         """Return how to reach the server, which is started when it does not run, and keep it until `close()`.
@@ -63,6 +60,13 @@ class EmbeddedServer:
             self.close()
             raise
 
+    def restart(self) -> S3Config:
+        """Start it again under an open run: `connect()`, but first wait for a port that another has now."""
+        deadline = time.monotonic() + PORT_SECONDS
+        while self._port_is_taken() and not self.is_running() and time.monotonic() < deadline:
+            time.sleep(POLL_SECONDS)
+        return self.connect()
+
     def close(self) -> None:
         """Let others stop the server; it goes on. Whoever is killed does that, too."""
         self._use.release()
@@ -76,6 +80,11 @@ class EmbeddedServer:
         state = ServerState.read(self._file)
         return (state is not None and self._daemon(state) is not None) or bool(daemons.of_folder(self.folder))
 
+    def is_at(self, endpoint_url: str | None) -> bool:
+        """Tell whether its record has it at this address. Raises StorageError when that cannot be read."""
+        state = ServerState.read(self._file)
+        return state is None or bucket_of(state, self.folder).endpoint_url == endpoint_url
+
     def stop(self, *, needed: Callable[[], bool] = lambda: False) -> bool:
         """Close, then end the server and wait for it, unless somebody uses it or it is `needed`.
 
@@ -85,11 +94,17 @@ class EmbeddedServer:
         try:
             with self._keeping():
                 # Who cannot have it alone is not the last to leave: that one stops the server.
-                if not self._use.take() or needed():
+                if not self._use.take():
                     return False
+                self._use.release()
+                # The locks in this order everywhere: who has the start never waits for users.
                 with self._starting():
+                    if not self._use.take() or needed():
+                        return False
                     self._end_all(daemons.of_folder(self.folder))
                     state = ServerState.read(self._file)
+                    if not self._launch.nobody_serves():
+                        return False
                     if state is not None:
                         weed.remove_sockets(state.ports)
                         # A record that stays as it was misleads nobody, and the disk may be full.
@@ -98,6 +113,10 @@ class EmbeddedServer:
                 return True
         finally:
             self.close()
+
+    def _port_is_taken(self) -> bool:
+        state = ServerState.read(self._file)
+        return state is not None and state.ports.s3 in state.ports.taken()
 
     def _ready(self) -> ServerState:
         """Return the state of a server that answers, started if need be."""
@@ -119,11 +138,11 @@ class EmbeddedServer:
         self._end_leftovers()
         state = self._own_state()
         running = daemons.of_folder(self.folder)
-        # One that was moved with its folder looks for its files where they are no longer.
-        usable = [daemon for daemon in running if daemon.in_place and state is not None]
-        if not self._data.is_dir():
-            usable = []
-        self._end_all([daemon for daemon in running if daemon not in usable[:1]])
+        # One that was moved with its folder looks for its files where they are no longer: of use to nobody.
+        intact = [daemon for daemon in running if daemon.in_place and self._data.is_dir()]
+        self._end_all(daemon for daemon in running if daemon not in intact)
+        usable = intact[:1] if state is not None else []
+        self._end_unused([daemon for daemon in intact if daemon not in usable])
         if state is None:
             state = ServerState.fresh(self.folder)
         if usable:
@@ -131,17 +150,17 @@ class EmbeddedServer:
             known = state.process == usable[0].process
             state = replace(state, process=usable[0].process, ready=state.ready and known)
             if not state.ready and not self._answers(state):
-                self._end(state)
+                self._end_unused(usable)
                 usable = []
         if not usable:
-            state = self._launched(state)
+            state = self._launch.launched(state)
         state = replace(state, ready=True, folder=str(self.folder))
         state.write(self._file)
         return state
 
     def _answers(self, state: ServerState) -> bool:
         try:
-            return self._wait(state)
+            return self._launch.wait(state)
         except StorageError:
             return False
 
@@ -164,103 +183,23 @@ class EmbeddedServer:
                 " deleted"
             )
 
+    def _end_unused(self, running: Sequence[Daemon]) -> None:
+        """End servers that cannot be used from here. Raises StorageError when another command uses them."""
+        if not running:
+            return
+        if not self._use.take():
+            raise StorageError(
+                f"The local store in {self.folder}, process {running[0].pid}, cannot be used from here, but"
+                " another command uses it.",
+                next_step="Wait for that command, or end it; `retrain doctor` looks at the store.",
+            )
+        self._end_all(running)
+        # At once: only who has the start may have it alone.
+        self._take(self._use, shared=True)
+
     def _end_all(self, running: Iterable[Daemon]) -> None:
         for daemon in running:
             daemons.end(daemon.process)
-
-    def _launched(self, state: ServerState) -> ServerState:
-        """Return the state of a new process that answers, on other ports where another program has ours."""
-        self._check_disk()
-        for _ in range(LAUNCHES_MAX):
-            state = self._launch(self._on_free_ports(state))
-            try:
-                if self._wait(state):
-                    return state
-            except BaseException:
-                self._end(state)
-                raise
-            if not state.ports.taken():
-                break
-            # Somebody came between the look and the server.
-        raise StorageError(
-            f"The local S3 server ended as it started.\n{self._log.tail()}", next_step=self._advice()
-        )
-
-    def _end(self, state: ServerState) -> None:
-        if state.process is not None:
-            daemons.end(state.process)
-        weed.remove_sockets(state.ports)
-
-    def _on_free_ports(self, state: ServerState) -> ServerState:
-        taken = state.ports.taken()
-        weed.remove_sockets(state.ports)
-        if not taken:
-            return state
-        ports = state.ports.without(taken)
-        if state.ports.s3 != ports.s3 and self._data.is_dir():
-            self._say(
-                f"Port {state.ports.s3} of the local store is taken by {daemons.owner_of(state.ports.s3)}; it"
-                f" moves to port {ports.s3}. Pods that are still running cannot reach it there."
-            )
-        return replace(state, ports=ports)
-
-    def _launch(self, state: ServerState) -> ServerState:
-        binary = weed.binary()
-        state = replace(state, process=None, ready=False, folder=str(self.folder))
-        # Keys and ports first: whoever finds the process without a record of it can still use it.
-        state.write(self._file)
-        self._data.mkdir(mode=0o700, exist_ok=True)
-        self._log.begin()
-        with self._log.output.open("ab") as output:
-            child = weed.start(
-                binary,
-                self.folder,
-                output,
-                state.ports,
-                access_key=state.access_key,
-                secret_key=state.secret_key,
-            )
-        try:
-            state = replace(state, process=ProcessIdentity.of(child.pid))
-            state.write(self._file)
-        except BaseException:
-            child.kill()
-            child.wait()
-            raise
-        return state
-
-    def _wait(self, state: ServerState) -> bool:
-        """Wait until the server has its bucket and gives back what was stored in it before.
-
-        Returns False when it ended. Raises StorageError when it does neither.
-        """
-        client = starting_client(bucket_of(state, self.folder))
-        process = state.process
-        deadline = time.monotonic() + START_SECONDS
-        while time.monotonic() < deadline:
-            if process is None or not process.is_alive():
-                return False
-            # Another S3 server may have come to our port just before ours did.
-            if make_ready(client) and daemons.listens(process.pid, state.ports.s3):
-                return True
-            time.sleep(POLL_SECONDS)
-        raise StorageError(
-            f"The local S3 server did not answer within {START_SECONDS:.0f} s.\n{self._log.tail()}",
-            next_step=self._advice(),
-        )
-
-    def _check_disk(self) -> None:
-        free = shutil.disk_usage(self.folder).free
-        needed = weed.FREE_BYTES_MIN + FREE_BYTES_MIN
-        if free < needed:
-            raise LocalDiskError(
-                f"The disk of {self.folder} has {free >> 20} MiB free; the local store needs "
-                f"{needed >> 20} MiB.",
-                next_step="Make room, or configure a bucket in retrain.toml.",
-            )
-
-    def _advice(self) -> str:
-        return f"Read the logs in {self._log.folder}; `retrain doctor` checks the store."
 
     @contextmanager
     def _starting(self) -> Iterator[None]:

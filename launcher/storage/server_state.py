@@ -14,6 +14,9 @@ from launcher.machine import ProcessIdentity
 from launcher.storage.local_ports import Ports
 
 NAME = "server.json"
+LOCK = "server.lock"
+"""Beside it, had by the server itself as long as it lives. Unlike a process number, a lock is seen from other
+containers and pid namespaces, too."""
 
 
 @dataclass(frozen=True)

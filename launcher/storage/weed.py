@@ -133,12 +133,12 @@ def environment(home: Path, *, access_key: str, secret_key: str) -> dict[str, st
 
 
 def start(
-    weed: Path, folder: Path, output: IO[bytes], ports: Ports, *, access_key: str, secret_key: str
+    weed: Path, folder: Path, output: IO[bytes], ports: Ports, *, access_key: str, secret_key: str, lock: int
 ) -> "subprocess.Popen[bytes]":
     """Start the server of a folder in a session of its own, where no Ctrl-C of ours reaches it.
 
-    What it prints goes to `output`, a file: nobody is left to drain a pipe when the launcher is gone. Raises
-    OSError.
+    What it prints goes to `output`, a file: nobody is left to drain a pipe when the launcher is gone. `lock`
+    is the descriptor of a lock that ends with it. Raises OSError.
     """
     return subprocess.Popen(
         arguments(weed, folder / "data", folder / "logs", ports),
@@ -148,6 +148,7 @@ def start(
         cwd=folder,
         env=environment(folder, access_key=access_key, secret_key=secret_key),
         start_new_session=True,
+        pass_fds=(lock,),
     )
 
 

@@ -19,7 +19,7 @@ import pytest
 from launcher.errors import LocalDiskError, StorageError, UsageError
 from launcher.locking import FileLock
 from launcher.machine import ProcessIdentity
-from launcher.storage import embedded, server_log, weed
+from launcher.storage import embedded, launching, server_log, weed
 from launcher.storage.embedded import EmbeddedServer
 from launcher.storage.local_bucket import MARKER
 from launcher.storage.local_ports import GRPC_OFFSET, Ports
@@ -247,7 +247,7 @@ def test_a_stop_that_takes_too_long_is_said(server: EmbeddedServer, monkeypatch:
 
 
 def test_silence_is_an_error_in_the_end(server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embedded, "START_SECONDS", 0.5)
+    monkeypatch.setattr(launching, "START_SECONDS", 0.5)
     monkeypatch.setattr(
         weed,
         "arguments",
@@ -262,7 +262,7 @@ def test_a_full_disk_is_said_before_anything_starts(
     server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "launcher.storage.embedded.shutil.disk_usage",
+        "launcher.storage.launching.shutil.disk_usage",
         lambda _: SimpleNamespace(free=300 << 20),
     )
     with pytest.raises(LocalDiskError, match="300 MiB free; the local store needs 320 MiB"):

@@ -20,6 +20,7 @@ from launcher.errors import RetrainError, StorageError, UsageError
 from launcher.machine import ProcessIdentity
 from launcher.storage import daemons, local_ports, weed
 from launcher.storage.embedded import EmbeddedServer
+from launcher.storage.launching import Launch
 from launcher.storage.local_ports import Ports
 from launcher.storage.s3 import S3Store
 from tests.launcher.storage.servers import CONNECT, kill, pids, recorded, rerecord
@@ -166,20 +167,20 @@ def test_one_that_hangs_half_started_is_replaced(
     (pid,) = pids(server)
     rerecord(server, lambda fields: fields.update(ready=False))
     os.kill(pid, signal.SIGSTOP)
-    monkeypatch.setattr("launcher.storage.embedded.START_SECONDS", 4.0)
+    monkeypatch.setattr("launcher.storage.launching.START_SECONDS", 4.0)
     monkeypatch.setattr("launcher.storage.local_bucket.ANSWER_SECONDS", 0.5)
-    monkeypatch.setattr("launcher.storage.embedded.EmbeddedServer._launched", launched_unhurried())
+    monkeypatch.setattr("launcher.storage.launching.Launch.launched", launched_unhurried())
     assert server.connect() == config
     assert pids(server) != (pid,)
     assert not psutil.pid_exists(pid)
 
 
 def launched_unhurried() -> Any:
-    launched = EmbeddedServer._launched
+    launched = Launch.launched
 
-    def unhurried(self: EmbeddedServer, state: Any) -> Any:
+    def unhurried(self: Launch, state: Any) -> Any:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("launcher.storage.embedded.START_SECONDS", 30.0)
+            patch.setattr("launcher.storage.launching.START_SECONDS", 30.0)
             return launched(self, state)
 
     return unhurried
