@@ -173,6 +173,8 @@ class Journal:
         if held.lost:
             return
         with suppress(RetrainError):
+            # Who leaves in the middle of a write does not know which of two records is there.
+            self._reread(held)
             record = held.record.model_copy(update={"lease": None})
             held.etag = self._store.put(keys.record_key(record.run_id), record.encode(), if_match=held.etag)
             held.record = record

@@ -1,7 +1,7 @@
 """A folder in which retrain is used, in this process, and what must not be left in it."""
 
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
@@ -49,6 +49,8 @@ class Place:
     """To look into it: one for all tests, without a prefix."""
     capture: pytest.CaptureFixture[str]
     patch: pytest.MonkeyPatch
+    threads: frozenset[threading.Thread] = field(default_factory=lambda: frozenset(threading.enumerate()))
+    """Of this process before the test: some are other tests' own."""
 
     def setenv(self, **variables: str) -> None:
         """Set variables of the environment."""
@@ -92,7 +94,8 @@ class Place:
         """No new file, no pod, store or thread, nothing in the bucket: no input, no record, no name taken."""
         assert self.files() == before
         self.assert_nothing_runs()
-        assert [thread.name for thread in threading.enumerate() if thread.name in ("uploads", "state")] == []
+        new = set(threading.enumerate()) - self.threads
+        assert [thread.name for thread in new if thread.name in ("uploads", "state")] == []
         assert self.kept() == sorted(in_bucket)
 
     def kept(self) -> list[str]:

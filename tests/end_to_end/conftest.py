@@ -20,6 +20,8 @@ IMAGES = 6
 EPOCHS = 6
 STEPS_PER_EPOCH = 3
 OUTPUT = "punks"
+PATIENCE_SECONDS = 1200
+"""For one command, on a busy machine: the longest trains for some minutes on a quiet one."""
 COMMAND = """
 import signal
 from launcher.cli.root import main
@@ -75,7 +77,7 @@ class Workspace:
 
     def finish(self, process: subprocess.Popen[bytes]) -> tuple[int, str, str]:
         """Wait for a command and return its exit code, stdout and stderr."""
-        out, err = process.communicate(timeout=300)
+        out, err = process.communicate(timeout=PATIENCE_SECONDS)
         self.said += [out.decode(), err.decode()]
         return process.returncode, out.decode(), err.decode()
 
