@@ -14,7 +14,7 @@ from pathlib import Path
 
 from job.contract import keys
 from job.contract.records import Receipt
-from launcher.errors import IntegrityError, LocalDiskError, StorageError
+from launcher.errors import FileInUse, IntegrityError, LocalDiskError, StorageError
 from launcher.home import Home
 from launcher.model import RunRecord
 from launcher.ports import Store
@@ -44,7 +44,7 @@ class Fetched:
 
     receipt: Receipt
     path: Path | None = None
-    error: IntegrityError | StorageError | LocalDiskError | None = None
+    error: IntegrityError | StorageError | LocalDiskError | FileInUse | None = None
 
 
 def fetch_all(
@@ -68,7 +68,7 @@ def fetch_all(
         key = keys.attempt_prefix(record.run_id, receipt.attempt) + receipt.key
         try:
             return Fetched(receipt, home.fetch(store, key, receipt, record, on_bytes=listener))
-        except (IntegrityError, StorageError, LocalDiskError) as error:
+        except (IntegrityError, StorageError, LocalDiskError, FileInUse) as error:
             return Fetched(receipt, error=error)
 
     def side_by_side(some: Sequence[Receipt], lanes: int) -> Generator[tuple[Fetched, ...]]:

@@ -115,7 +115,7 @@ class Home:
         `on_bytes` gets a name and the bytes that came, at least every few seconds; its errors end the call.
 
         Raises IntegrityError when it is not what its receipt says, StorageError when it cannot be had,
-        LocalDiskError when it cannot be kept.
+        LocalDiskError when it cannot be kept, FileInUse while another retrain fetches it.
         """
         path = self._path(receipt, record)
         PullBack(store, path.parent, on_bytes=on_bytes, room=self._room).pull(key, receipt, name=path.name)

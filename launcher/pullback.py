@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from job.contract.records import Receipt
-from launcher.errors import IntegrityError, LocalDiskError, ObjectMissing
+from launcher.errors import FileInUse, IntegrityError, ObjectMissing
 from launcher.files import GrowingHash, disk_errors, sync
 from launcher.locking import FileLock
 from launcher.ports import Store
@@ -64,8 +64,8 @@ class PullBack:
         file of this name with other content is replaced, once its successor is whole.
 
         Raises IntegrityError when the object is twice not what the receipt says, ObjectMissing or
-        StorageError when the store fails, LocalDiskError when this machine cannot keep the file now: its disk
-        is full, or another retrain is fetching this very file.
+        StorageError when the store fails, LocalDiskError when this machine's disk cannot keep the file,
+        FileInUse while another retrain is fetching this very file.
         """
         name = file_name(receipt.name if name is None else name)
         with self._writing(name):
@@ -156,7 +156,7 @@ class PullBack:
         with disk_errors(trouble, when_full="Make room; the download goes on where it was."):
             self.folder.mkdir(parents=True, exist_ok=True)
             if not lock.take(wait_seconds=LOCK_SECONDS):
-                raise LocalDiskError(
+                raise FileInUse(
                     f"Another retrain is fetching {name} to {self.folder} now.",
                     next_step="It is looked for again on the next pass.",
                 )

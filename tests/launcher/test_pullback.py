@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from job.contract.records import ArtefactKind, Receipt
 from launcher import pullback
-from launcher.errors import IntegrityError, LeaseHeld, LocalDiskError, ObjectMissing, StorageError
+from launcher.errors import FileInUse, IntegrityError, LeaseHeld, LocalDiskError, ObjectMissing, StorageError
 from launcher.files import sha256_of, sync
 from launcher.locking import FileLock
 from launcher.ports import Store
@@ -265,7 +265,7 @@ def test_two_launchers_do_not_fetch_one_file(
     home.mkdir(parents=True)
     other = FileLock(home / f".{NAME}.lock")
     assert other.take()
-    with pytest.raises(LocalDiskError, match="Another retrain") as caught:
+    with pytest.raises(FileInUse, match="Another retrain") as caught:
         PullBack(store, home).pull(KEY, receipt())
     assert "next pass" in caught.value.next_step
     assert "download" not in store.calls
