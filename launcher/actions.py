@@ -6,12 +6,14 @@ Knows the ports. Each action writes the record before and after what it does, un
 from collections.abc import Iterable, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
+from datetime import timedelta
 
 from job.contract.reasons import Reason
 from job.contract.records import ArtefactKind, Receipt, Scores
 from job.contract.schema import ContractError, decode
 from launcher.errors import (
     CreateRefused,
+    DeadlineCame,
     IntegrityError,
     LeaseHeld,
     LocalDiskError,
@@ -152,17 +154,27 @@ class Actions:
         """Bring artefacts home and note each; what proves to be something else is named as missing.
 
         Raises LocalDiskError when nothing but this machine's disk keeps results of a run without pods away:
-        that is no failure to fetch, and what waits in the bucket is not given up because of it.
+        that is no failure to fetch, and what waits in the bucket is not given up because of it. Raises
+        DeadlineCame when an attempt's hard deadline passes meanwhile: ending its pod comes first.
         """
         unkept: LocalDiskError | None = None
         world = self._world
+        began = world.clock.monotonic()
+
+        def beat(_name: str, _count: int) -> None:
+            now = seen.now + timedelta(seconds=world.clock.monotonic() - began)
+            for attempt in held.record.attempts:
+                if attempt.gone_at is None and seen.now < attempt.hard_deadline <= now:
+                    raise DeadlineCame(f"the hard deadline of attempt {attempt.number} came meanwhile")
+            self._keep_lease(held)
+
         arrivals = fetch_all(
             receipts,
             held.record,
             world.store,
             world.home,
             at_once=world.pulls_at_once,
-            on_bytes=lambda _name, _count: self._keep_lease(held),
+            on_bytes=beat,
         )
         with closing(arrivals):
             for arrived in arrivals:

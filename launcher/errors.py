@@ -90,6 +90,10 @@ class LeaseHeld(RetrainError):
     """Another launcher works on this run now."""
 
 
+class DeadlineCame(RetrainError):
+    """Something long was broken off because a pod has to be ended now; the next pass goes on with it."""
+
+
 class Leaked(RetrainError):
     """A pod may still run, and not even a record of that can be written."""
 

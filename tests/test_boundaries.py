@@ -12,6 +12,7 @@ CHILD_PROCESSES = {"job/trainers/embedded", "job/evaluate/draw"}
 SDKS = {
     "boto3": "launcher/storage",
     "botocore": "launcher/storage",
+    "s3transfer": "launcher/storage",
     "docker": "launcher/pods",
     "runpod": "launcher/pods",
 }

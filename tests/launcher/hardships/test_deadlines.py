@@ -1,7 +1,9 @@
 """The store or the provider is dead, the pods are not: what ends them, and what is said."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -76,6 +78,34 @@ def test_waiting_for_the_lease_does_not_outwait_the_deadline(fake: FakeWorld) ->
     with pytest.raises(StorageError, match="every pod was ended"):
         fake.loop("foreground").drive(RUN)
     assert fake.pods.existing == {}
+
+
+def test_a_long_download_is_broken_off_when_a_pod_has_to_be_ended(
+    fake: FakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake.pods.job_options = [{"hang_at_epoch": 2}]
+    fake.start(max_seconds=300)
+    fake.store.chunk_bytes = 1
+    real = fake.home.fetch
+
+    def slow(*arguments: object, on_bytes: Callable[[str, int], None], **options: object) -> Path:
+        def tick(name: str, count: int) -> None:
+            fake.later(20)
+            fake.clock.slept += 20
+            on_bytes(name, count)
+
+        return real(*arguments, on_bytes=tick, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(fake.home, "fetch", slow)  # 44 bytes take 880 seconds
+    while not fake.pods.terminated:
+        with suppress(RetrainError):
+            fake.loop().once(RUN)
+        fake.clock.sleep(5)
+    ended = fake.pods.bills["pod-1"].ended
+    assert ended is not None and ended <= fake.pods.bills["pod-1"].deadline + timedelta(seconds=60)
+    monkeypatch.setattr(fake.home, "fetch", real)
+    record = fake.loop().drive(RUN)
+    assert record.phase.closed and [item.receipt.epoch for item in record.checkpoints()] == [2]
 
 
 def test_one_hiccup_long_after_the_deadline_is_no_leak(fake: FakeWorld) -> None:
