@@ -143,6 +143,13 @@ RULES = (
         "tests/launcher/hardships/test_deadlines.py",
     ),
     Rule(
+        "the hard deadline waits for no download",
+        "launcher/actions.py",
+        "if attempt.gone_at is None and seen.now < attempt.hard_deadline <= now:",
+        "if False:",
+        "tests/launcher/hardships/test_deadlines.py",
+    ),
+    Rule(
         "earlier attempts count against the cap",
         "launcher/budget.py",
         "dollars = budget.cap_dollars - spent_at_most(record, now)",
@@ -215,6 +222,13 @@ RULES = (
         "launcher/pullback.py",
         "if (found, size) != (receipt.sha256, receipt.bytes):",
         "if False:",
+    ),
+    Rule(
+        "a file that was touched is not believed",
+        "launcher/verified.py",
+        "return [*_content(stat), stat.st_ctime_ns, sha256]",
+        "return [*_content(stat), 0, sha256]",
+        "tests/launcher/test_pullback.py",
     ),
     Rule(
         "a receipt counts only for what the manifest listed",
