@@ -26,7 +26,7 @@ from job.contract.manifest import Link
 from launcher.errors import ObjectMissing, StorageError
 from launcher.ports import Stored
 from launcher.storage.s3_config import S3Config
-from launcher.storage.s3_errors import is_skewed, translate, was_resent
+from launcher.storage.s3_errors import is_skewed, no_store, translate, was_resent
 from launcher.storage.s3_reading import Reading
 
 LINK_SECONDS_MAX = 7 * 24 * 3600
@@ -64,7 +64,7 @@ class S3Store:
         """Return a small object's content and ETag. Raises ObjectMissing."""
         try:
             answer = self._client.get_object(Bucket=self.config.bucket, Key=self._full(key))
-            return answer["Body"].read(), _etag(answer, self.config)
+            return answer["Body"].read(), _etag(answer, self.config, doing=f"read {key}")
         except _AWS as exc:
             raise translate(exc, self.config, doing=f"read {key}") from exc
 
@@ -90,7 +90,7 @@ class S3Store:
             answer = self._client.put_object(
                 Bucket=self.config.bucket, Key=self._full(key), Body=data, ContentMD5=_md5(data), **condition
             )
-            return _etag(answer, self.config)
+            return _etag(answer, self.config, doing=f"write {key}")
         except _AWS as exc:
             error = translate(exc, self.config, doing=f"write {key}", conditional=bool(condition))
             ambiguous = was_resent(exc) if isinstance(exc, ClientError) else True
@@ -155,6 +155,9 @@ class S3Store:
                     future.result()
                 except _AWS as exc:
                     raise translate(exc, self.config, doing=f"upload {key}") from exc
+                except KeyError as exc:
+                    # boto3's transfer looks for the ETag of each part in the answer.
+                    raise no_store(self.config, doing=f"upload {key}") from exc
 
     def download(self, key: str, path: Path, *, offset: int = 0) -> Iterator[int]:
         """Append the object's content from byte `offset` on to `path`; yield bytes written as they come.
@@ -234,13 +237,10 @@ def _md5(data: bytes) -> str:
     return base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()
 
 
-def _etag(answer: Any, config: S3Config) -> str:
+def _etag(answer: Any, config: S3Config, *, doing: str) -> str:
     """Return the ETag of an answer. Raises StorageError when there is none: a web server says 200, too."""
     if "ETag" not in answer:
-        raise StorageError(
-            f"{config.place} does not answer as an S3 store does.",
-            next_step="Check endpoint_url: it must be the store's S3 endpoint, not its web page.",
-        )
+        raise no_store(config, doing=doing)
     return str(answer["ETag"])
 
 

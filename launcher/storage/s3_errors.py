@@ -10,6 +10,7 @@ from botocore.exceptions import (
     BotoCoreError,
     ClientError,
     ConnectionError,  # noqa: A004 (botocore's own, no relative of the builtin)
+    EndpointConnectionError,
     HTTPClientError,
     IncompleteReadError,
     NoCredentialsError,
@@ -70,6 +71,9 @@ def translate(exc: Exception, config: S3Config, *, doing: str, conditional: bool
             f"The bucket name {config.bucket!r} or a key is not valid; could not {doing}.",
             next_step="Check the name of the bucket.",
         )
+    # On a full disk weed may stall or hang up, too; one that is not there at all is another matter.
+    if not isinstance(exc, EndpointConnectionError) and (full := full_disk(config, doing=doing)):
+        return full
     if isinstance(exc, ConnectionError | HTTPClientError | HTTPError | IncompleteReadError):
         return StorageError(
             f"{config.place} cannot be reached; could not {doing} ({type(exc).__name__}).",
@@ -118,11 +122,8 @@ def _of_answer(exc: ClientError, config: S3Config, *, doing: str, conditional: b
             f"{config.place} does not know what was asked of it (HTTP 501, {code}); could not {doing}.",
             next_step="Use a store with conditional writes and presigned URLs: `retrain doctor` tries both.",
         )
-    if status >= _SERVER_FAULT and (full := _full_disk(config)):
-        return StorageError(
-            f"{full}; could not {doing}.",
-            next_step="Make room there; the store takes writes again within a minute.",
-        )
+    if full := full_disk(config, doing=doing):
+        return full
     if code in _FULL:
         return StorageError(
             f"The store is full ({code}); could not {doing}.", next_step="Make room, then try again."
@@ -137,15 +138,29 @@ def _of_answer(exc: ClientError, config: S3Config, *, doing: str, conditional: b
     )
 
 
-def _full_disk(config: S3Config) -> str:
-    """Say that the disk under a store on this machine is full; nothing where it is not, or is not known."""
+def no_store(config: S3Config, *, doing: str) -> StorageError:
+    """Return what to say of an answer that lacks what S3 promises, such as the ETag of what was written."""
+    return full_disk(config, doing=doing) or StorageError(
+        f"{config.place} does not answer as an S3 store does; could not {doing}.",
+        next_step="Check endpoint_url: it must be the store's S3 endpoint, not its web page.",
+    )
+
+
+def full_disk(config: S3Config, *, doing: str) -> StorageError | None:
+    """Return that the disk under a store on this machine is full; None where it is not, or is not known.
+
+    What weed answers then does not tell: mostly HTTP 500, at times 200 with half an answer, or nothing.
+    """
     if config.folder is None:
-        return ""
+        return None
     try:
         free = shutil.disk_usage(config.folder).free
     except OSError:
-        return ""
+        return None
     # It counts as low for up to a minute longer than it is.
     if free >= config.free_bytes_min:
-        return ""
-    return f"The disk of the local store, {config.folder}, is full ({free >> 20} MiB free)"
+        return None
+    return StorageError(
+        f"The disk of the local store, {config.folder}, is full ({free >> 20} MiB free); could not {doing}.",
+        next_step="Make room there; the store takes writes again within a minute.",
+    )

@@ -6,7 +6,9 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from types import SimpleNamespace
 
 import pytest
@@ -15,6 +17,7 @@ from launcher.errors import LocalDiskError, RetrainError, StorageError
 from launcher.storage import weed
 from launcher.storage.embedded import EmbeddedServer
 from launcher.storage.s3 import PART_BYTES, S3Store
+from launcher.storage.s3_config import S3Config
 from tests.launcher.storage.servers import kill, pids
 
 pytestmark = pytest.mark.slow
@@ -90,6 +93,52 @@ def test_a_full_disk_is_named_where_the_store_cannot_say_it(
         f"The disk of the local store, {server.folder}, is full (3 MiB free); could not write new."
     )
     assert "Make room" in caught.value.next_step
+
+
+class _HalfAnswers(BaseHTTPRequestHandler):
+    """Says yes to everything and leaves out the ETag, as the store now and then does on a full disk."""
+
+    def _yes(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        begun = b"<InitiateMultipartUploadResult><UploadId>1</UploadId></InitiateMultipartUploadResult>"
+        body = begun if self.command == "POST" else b""
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    do_GET = do_PUT = do_POST = do_DELETE = _yes  # noqa: N815 (the base class looks them up by these names)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 (the base class's name)
+        """Stay silent."""
+
+
+@pytest.mark.parametrize("free", [3 * MIB, weed.FREE_BYTES_MIN])
+def test_half_an_answer_is_told_by_the_room_there_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int
+) -> None:
+    says = "is full (3 MiB free)" if free < weed.FREE_BYTES_MIN else "does not answer as an S3 store does"
+    monkeypatch.setattr("launcher.storage.s3_errors.shutil.disk_usage", lambda _: SimpleNamespace(free=free))
+    large = tmp_path / "large"
+    large.write_bytes(bytes(PART_BYTES + 1))
+    with ThreadingHTTPServer(("127.0.0.1", 0), _HalfAnswers) as half:
+        Thread(target=half.serve_forever, daemon=True).start()
+        store = S3Store(
+            S3Config(
+                bucket="b",
+                endpoint_url=f"http://127.0.0.1:{half.server_address[1]}",
+                access_key="a",
+                secret_key="s",
+                folder=tmp_path,
+                free_bytes_min=weed.FREE_BYTES_MIN,
+            )
+        )
+        for action in (lambda: store.put("key", b"data"), lambda: store.upload(large, "key")):
+            with pytest.raises(StorageError) as caught:
+                action()
+            assert says in str(caught.value) and "key" in str(caught.value)
+            assert caught.value.next_step
+        half.shutdown()
 
 
 def test_its_own_record_cannot_be_written(server: EmbeddedServer) -> None:
