@@ -51,7 +51,7 @@ def eventually_put(store: S3Store, key: str, data: bytes) -> None:
 
 
 def eventually_got(store: S3Store, key: str) -> bytes:
-    """Read; while a full disk keeps weed busy it answers some reads with nothing, which must be said as such."""
+    """Read; while a full disk keeps weed busy it answers some reads with nothing; that must be named."""
     deadline = time.monotonic() + RECOVERY_SECONDS
     while True:
         try:
