@@ -14,6 +14,7 @@ from job.contract.schema import ContractError, decode
 from launcher.errors import (
     CreateRefused,
     DeadlineCame,
+    FileInUse,
     IntegrityError,
     LeaseHeld,
     LocalDiskError,
@@ -153,11 +154,12 @@ class Actions:
     def pull(self, held: Held, receipts: Sequence[Receipt], seen: Seen) -> None:
         """Bring artefacts home and note each; what proves to be something else is named as missing.
 
-        Raises LocalDiskError when nothing but this machine's disk keeps results of a run without pods away:
-        that is no failure to fetch, and what waits in the bucket is not given up because of it. Raises
-        DeadlineCame when an attempt's hard deadline passes meanwhile: ending its pod comes first.
+        What only this machine keeps away, its disk or another process of it, waits in the bucket and is not
+        given up. Raises LocalDiskError when nothing but the disk does and no pod is left; DeadlineCame when an
+        attempt's hard deadline passes meanwhile, after asking for its pods' end.
         """
         unkept: LocalDiskError | None = None
+        in_use = False
         world = self._world
         began = world.clock.monotonic()
 
@@ -165,6 +167,8 @@ class Actions:
             now = seen.now + timedelta(seconds=world.clock.monotonic() - began)
             for attempt in held.record.attempts:
                 if attempt.gone_at is None and seen.now < attempt.hard_deadline <= now:
+                    # At once: stopping what is on its way may wait for a silent store.
+                    self._end_pods(attempt)
                     raise DeadlineCame(f"the hard deadline of attempt {attempt.number} came meanwhile")
             self._keep_lease(held)
 
@@ -180,6 +184,7 @@ class Actions:
             for arrived in arrivals:
                 record, said = held.record, []
                 for fetched in arrived:
+                    in_use = in_use or isinstance(fetched.error, FileInUse)
                     if isinstance(fetched.error, LocalDiskError):
                         unkept = fetched.error
                     record, words = _noted(record, fetched, seen)
@@ -188,15 +193,22 @@ class Actions:
                     self.write(held, record)
                 for words in said:
                     world.notifier.say(words)
-        if unkept is None or held.record.phase is not Phase.COLLECTING or not held.record.all_gone:
+        if not (unkept or in_use) or held.record.phase is not Phase.COLLECTING or not held.record.all_gone:
             return
         self.write(held, held.record.model_copy(update={"collecting_seconds": 0.0}))
+        if unkept is None:
+            return
         raise LocalDiskError(
             f"every pod is gone, but not all is home: {unkept}",
             next_step="nothing is billed any more and nothing is lost: it waits in the bucket. Mend that"
             " folder, or name another one with --set run.models_dir=FOLDER, and call"
             f" `retrain attach {held.record.run_id}`",
         ) from unkept
+
+    def _end_pods(self, attempt: Attempt) -> None:
+        for pod_id in attempt.pod_ids:
+            with suppress(PodError):
+                self._world.pods.terminate(pod_id)
 
     def close(self, held: Held, closed: RunRecord) -> None:
         """Each step may be done again by who finds the record still open."""

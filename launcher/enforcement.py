@@ -23,6 +23,10 @@ class Enforcement:
     def saw(self, now: datetime) -> None:
         """Remember the store's time: it answers."""
         self._seen = (now, self._clock.monotonic())
+        self.answered()
+
+    def answered(self) -> None:
+        """Note that the store answers, whatever it said."""
         self._outage_began = None
 
     def enforce(self, record: RunRecord, notifier: Notifier) -> None:

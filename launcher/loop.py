@@ -9,6 +9,7 @@ from collections.abc import Callable
 from launcher.actions import Actions, World, narrate
 from launcher.enforcement import Enforcement
 from launcher.errors import (
+    DeadlineCame,
     LeaseHeld,
     LocalDiskError,
     RetrainError,
@@ -88,6 +89,10 @@ class Loop:
         held = self._acquire(run_id, enforcement)
         try:
             self._pass(held, self._observer(held), enforcement)
+        except DeadlineCame as error:
+            # Nothing failed: what was broken off goes on with the next pass.
+            self._world.notifier.say(str(error))
+            enforcement.enforce(held.record, self._world.notifier)
         except StorageError:
             enforcement.enforce(held.record, self._world.notifier)
             raise
@@ -125,6 +130,7 @@ class Loop:
                 return self._journal.acquire(run_id)
             except LeaseHeld:
                 failures = 0
+                enforcement.answered()
             except StorageError:
                 failures += 1
                 enforcement.enforce(held.record, self._world.notifier)

@@ -58,9 +58,11 @@ class Launch:
         try:
             return self._launched_alone(state)
         except BaseException:
-            # Ports that nobody answers on would lead the next command astray.
+            self._serve.release()
             with suppress(OSError):
-                if before is not None:
+                # Ports that nobody answers on would lead the next command astray. Where somebody has the
+                # lock, the start was broken off behind the server's back: it is there, on the new ones.
+                if before is not None and self._serve.take():
                     before.write(self._file)
             raise
         finally:

@@ -111,8 +111,9 @@ class Reading:
                 with closing(body):
                     while chunk := body.read(CHUNK_BYTES):
                         position += len(chunk)
-                        resumes, heard_at = 0, time.monotonic()
+                        resumes = 0
                         yield chunk
+                        heard_at = time.monotonic()  # what the reader took is no silence of the store
                         if self._stopped.is_set():
                             raise _Stopped
             except _AWS as exc:

@@ -2,7 +2,6 @@
 
 import shutil
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from launcher.errors import (
     UsageError,
 )
 from launcher.inheritance import inherit
+from launcher.journal import Held
 from launcher.model import Phase
 from launcher.outcome import outcome
 from launcher.ports import Stored
@@ -98,14 +98,36 @@ def test_a_long_download_is_broken_off_when_a_pod_has_to_be_ended(
 
     monkeypatch.setattr(fake.home, "fetch", slow)  # 44 bytes take 880 seconds
     while not fake.pods.terminated:
-        with suppress(RetrainError):
-            fake.loop().once(RUN)
+        fake.loop().once(RUN)  # nothing of it is an error
         fake.clock.sleep(5)
     ended = fake.pods.bills["pod-1"].ended
     assert ended is not None and ended <= fake.pods.bills["pod-1"].deadline + timedelta(seconds=60)
     monkeypatch.setattr(fake.home, "fetch", real)
     record = fake.loop().drive(RUN)
     assert record.phase.closed and [item.receipt.epoch for item in record.checkpoints()] == [2]
+
+
+def test_two_hiccups_far_apart_are_no_outage(fake: FakeWorld) -> None:
+    """While another launcher holds the run, that it does is an answer of the store."""
+    fake.start()
+    fake.pods.silent = True  # nothing is rented yet
+    cron = fake.journal("cron")
+    theirs: list[Held] = []
+
+    def another_works() -> None:
+        if not theirs:
+            fake.later(61)
+            theirs.append(cron.acquire(RUN))
+        elif fake.clock.sleeps < 200:
+            cron.write(theirs[0], theirs[0].record)
+        else:
+            fake.pods.silent = False
+        if fake.clock.sleeps in (3, 190):
+            fake.store.fail(1)
+
+    fake.clock.disturb = dict.fromkeys(range(2, 260), another_works)
+    assert fake.loop("foreground").drive(RUN).phase is Phase.DONE
+    assert fake.clock.sleeps > 200
 
 
 def test_one_hiccup_long_after_the_deadline_is_no_leak(fake: FakeWorld) -> None:

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 
 import pytest
 
+from launcher import pullback
 from launcher.errors import (
     Exit,
     LocalDiskError,
     StorageError,
 )
+from launcher.locking import FileLock
 from launcher.loop import Loop
 from launcher.model import Phase
 from launcher.outcome import outcome
@@ -110,3 +112,19 @@ def test_a_view_that_fails_does_not_end_the_run(fake: FakeWorld) -> None:
     loop = Loop(fake.world, fake.journal(), on_pass=broken)
     assert loop.drive(RUN).phase is Phase.DONE
     assert any("the view failed" in line for line in fake.notes.lines)
+
+
+def test_what_another_process_of_this_machine_fetches_is_not_given_up(
+    fake: FakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pullback, "LOCK_SECONDS", 0.0)
+    fake.home.models_dir.mkdir(parents=True)
+    suspended = FileLock(fake.home.models_dir / f".{OUTPUT}-000004.safetensors.lock")
+    assert suspended.take()  # Ctrl-Z in the middle of a download
+    fake.start()
+    patience = 3 * fake.record().spec.clocks.collect_seconds
+    record = fake.loop().drive(RUN, until=lambda _: fake.clock.slept > patience)
+    assert record.phase is Phase.COLLECTING and not record.missing
+    suspended.release()
+    record = fake.loop().drive(RUN)
+    assert record.phase is Phase.DONE and record.checkpoints_not_home() == ()
