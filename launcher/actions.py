@@ -155,8 +155,8 @@ class Actions:
         """Bring artefacts home and note each; what proves to be something else is named as missing.
 
         What only this machine keeps away, its disk or another process of it, waits in the bucket and is not
-        given up. Raises LocalDiskError when nothing but the disk does and no pod is left; DeadlineCame when an
-        attempt's hard deadline passes meanwhile, after asking for its pods' end.
+        given up. Raises LocalDiskError when nothing but the disk does and no pod is left; DeadlineCame when
+        an attempt's hard deadline passes meanwhile, after asking for its pods' end.
         """
         unkept: LocalDiskError | None = None
         in_use = False
