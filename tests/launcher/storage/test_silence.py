@@ -86,13 +86,15 @@ def server() -> Iterator[_Server]:
 @pytest.fixture
 def store(server: _Server, monkeypatch: pytest.MonkeyPatch) -> S3Store:
     monkeypatch.setattr(s3_config.S3Config.client, "__kwdefaults__", {"attempts": 1, "read_seconds": 0.2})
-    return S3Store(
-        S3Config(
-            bucket="bucket",
-            endpoint_url=f"http://127.0.0.1:{server.server_port}",
-            access_key="AKIAEXAMPLE",
-            secret_key="the-secret",
-        )
+    return S3Store(config(server))
+
+
+def config(server: _Server) -> S3Config:
+    return S3Config(
+        bucket="bucket",
+        endpoint_url=f"http://127.0.0.1:{server.server_port}",
+        access_key="AKIAEXAMPLE",
+        secret_key="the-secret",
     )
 
 
@@ -146,9 +148,8 @@ def test_a_silent_store_is_given_up_by_the_clock_too(
 
 
 @pytest.mark.parametrize("first", ["many", "refused"])
-def test_the_first_upload_that_fails_ends_the_others(
-    store: S3Store, server: _Server, tmp_path: Path, first: str
-) -> None:
+def test_the_first_upload_that_fails_ends_the_others(server: _Server, tmp_path: Path, first: str) -> None:
+    store = S3Store(config(server))
     (tmp_path / "file").write_bytes(b"x")
     names = [f"many/{number}" for number in range(400)]
     names.insert(0 if first == "refused" else 5, "refused")
