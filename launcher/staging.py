@@ -3,7 +3,6 @@
 Knows the data set, settings, the store as a port. Nothing that costs money happens here.
 """
 
-import hashlib
 import secrets
 import zipfile
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from launcher.dataset.checks import check, require_sound
 from launcher.dataset.packing import pack
 from launcher.dataset.reading import open_dataset
 from launcher.errors import BudgetError, UsageError
-from launcher.files import disk_errors
+from launcher.files import disk_errors, sha256_of
 from launcher.home import Home
 from launcher.manifests import EXPIRY_MARGIN, refuse_early_expiry
 from launcher.model import InputFile, RunRecord
@@ -141,8 +140,7 @@ def _base(path: Path, scratch: Path) -> Path:
 
 
 def _described(run_id: str, role: InputRole, path: Path) -> InputFile:
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = sha256_of(path)
     name = f"{role.value}{path.suffix}"
     return InputFile(
         role=role, name=name, key=keys.input_key(run_id, name), bytes=path.stat().st_size, sha256=digest

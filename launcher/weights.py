@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
-from job.contract.tensors import MalformedError, Tensor, check_start, is_complete, read_header
+from job.contract.tensors import LORA_PREFIXES, MalformedError, Tensor, check_start, is_complete, read_header
 from launcher.errors import UsageError
 
 INDEX = "model_index.json"
@@ -17,7 +17,7 @@ PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 SDXL_PART = "text_encoder_2"
 WEIGHTS = {".safetensors", ".bin"}
 _WHOLE = "set run.base_model to a whole diffusers folder (unet/, vae/, text_encoder/, tokenizer/, scheduler/)"
-_UNET, _TEXT_ENCODER = "lora_unet_", "lora_te_"
+_UNET, _TEXT_ENCODER = LORA_PREFIXES
 _BROKEN_ZIP = (
     zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError, OverflowError, RuntimeError,
     ValueError,

@@ -17,12 +17,10 @@ from launcher.locking import FileLock
 from launcher.storage import daemons, weed
 from launcher.storage.daemons import Daemon
 from launcher.storage.launching import START_SECONDS, Launch
-from launcher.storage.local_bucket import BUCKET, bucket_of
+from launcher.storage.local_bucket import bucket_of
 from launcher.storage.s3_config import S3Config
 from launcher.storage.server_log import ServerLog
 from launcher.storage.server_state import NAME, ServerState
-
-__all__ = ["BUCKET", "EmbeddedServer"]
 
 LOCK_SECONDS = 2 * START_SECONDS
 PORT_SECONDS = 60.0

@@ -31,7 +31,8 @@ from launcher.journal import Journal, this_launcher
 from launcher.locking import FileLock
 from launcher.model import RunRecord
 from launcher.ports import Store
-from launcher.storage.embedded import BUCKET, EmbeddedServer
+from launcher.storage.embedded import EmbeddedServer
+from launcher.storage.local_bucket import BUCKET
 from launcher.storage.s3 import S3Store
 from launcher.storage.s3_config import S3Config
 from launcher.storage.server_state import ServerState
