@@ -219,8 +219,9 @@ class S3Store:
         url = self._presigner.generate_presigned_url(
             method, Params={"Bucket": self.config.bucket, **parameters}, ExpiresIn=seconds
         )
-        # The signature counts from a clock reading of its own: the URL itself says what holds.
-        return Link(url=SecretStr(url), expires_at=min(end_of(url), until))
+        # The signature counts from a clock reading of its own, a second later at times: the URL itself
+        # says what holds, and never more than was asked.
+        return Link(url=SecretStr(url), expires_at=min(end_of(url), until).replace(microsecond=0))
 
     def _etag_if_holds(self, key: str, data: bytes) -> str | None:
         try:

@@ -3,6 +3,7 @@
 import secrets
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -337,6 +338,16 @@ def test_create_only_is_signed(soon: datetime) -> None:
     link = S3Store(CONFIG).presign_put("k", expires_at=soon, create_only=True)
     query = parse_qs(urlsplit(link.url.get_secret_value()).query)
     assert query["X-Amz-SignedHeaders"] == ["host;if-none-match"]
+
+
+def test_a_signature_made_a_second_late_promises_no_more_than_was_asked(
+    monkeypatch: pytest.MonkeyPatch, soon: datetime
+) -> None:
+    store, now = S3Store(CONFIG), time.time
+    monkeypatch.setattr(time, "time", lambda: now() - 2)
+    link = store.presign_get("k", expires_at=soon)
+    assert end_of(link.url.get_secret_value()) > soon
+    assert link.expires_at == soon.replace(microsecond=0)
 
 
 def test_a_link_ends_with_the_keys_that_signed_it(soon: datetime) -> None:
