@@ -14,8 +14,8 @@ import httpx
 
 from job.contract.manifest import Link
 from launcher.errors import PreconditionFailed, StorageError
+from launcher.loopback import is_loopback
 from launcher.storage.s3 import S3Store
-from launcher.storage.s3_config import is_loopback
 
 PREFIX = "probe/"
 SKEW_SECONDS_MAX = 60

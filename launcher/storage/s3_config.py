@@ -3,7 +3,6 @@
 Knows boto3 and the errors; nothing of runs.
 """
 
-import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -17,6 +16,7 @@ from botocore.exceptions import BotoCoreError
 from botocore.session import Session
 
 from launcher.errors import UsageError
+from launcher.loopback import is_loopback
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -138,14 +138,3 @@ class S3Config:
                 f"The storage settings cannot be used ({type(exc).__name__}).",
                 next_step="Check endpoint_url, region and keys of the bucket, and AWS_PROFILE.",
             ) from exc
-
-
-def is_loopback(endpoint: str | None) -> bool:
-    """Tell whether a URL names this very machine."""
-    host = urlsplit(endpoint).hostname if endpoint else None
-    if host is None or host == "localhost":
-        return host is not None
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
