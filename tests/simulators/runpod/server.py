@@ -10,6 +10,8 @@ from tests.simulators.runpod.wire import Answer, Delivery, Follow, log_document
 
 POLL_SECONDS = 0.05
 """How soon a line shows up in a stream."""
+KEEP_ALIVE_SECONDS = 15.0
+"""How often a silent stream shows that it lives: a guess, and how a client that left is noticed."""
 
 
 class Server:
@@ -108,13 +110,15 @@ class _Handler(BaseHTTPRequestHandler):
         ):
             self.send_header(name, value)
         self.end_headers()
-        sent = follow.after
+        sent, silent = follow.after, 0.0
         while not self.closing.wait(POLL_SECONDS):
             with self.service.lock:
                 exists = follow.pod.exists
                 text, sent = events(follow, sent)
-            self.wfile.write(text or b": keep-alive\n\n")
-            self.wfile.flush()
+            silent = 0.0 if text else silent + POLL_SECONDS
+            if silent >= KEEP_ALIVE_SECONDS:
+                text, silent = b": keep-alive\n\n", 0.0
+            self.wfile.write(text)
             if not exists:
                 return
 
