@@ -4,75 +4,31 @@ Knows the contract's recipe and pydantic; not where values come from. `retrain i
 the fields beside them.
 """
 
-import os
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Self
-from urllib.parse import urlsplit
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    SecretStr,
-    model_validator,
-)
+from pydantic import BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from job.contract.recipe import Recipe
+from launcher.settings_base import Dollars, Endpoint, FilePath, Seconds, Section
+from launcher.settings_pods import Pod, Runpod
 
 ENVIRONMENT_PREFIX = "RETRAIN_"
 NESTING = "__"
-
-Seconds = Annotated[float, Field(gt=0, le=7 * 24 * 3600, allow_inf_nan=False)]
-Dollars = Annotated[float, Field(ge=0, le=1_000_000, allow_inf_nan=False)]
-
-
-PATH_BYTES_MAX = 3000
-"""Leaves room below it on every system for the names of our own."""
-NAME_BYTES_MAX = 255
-
-
-def _home_expanded(value: object) -> object:
-    if value == "":
-        raise ValueError("must not be empty; leave it out")  # Path("") would be the working directory
-    return Path(value).expanduser() if isinstance(value, str) and value.startswith("~/") else value
-
-
-def _possible(path: Path) -> Path:
-    if "\0" in str(path):
-        raise ValueError("holds a character that no path can have")
-    encoded = os.fsencode(path)
-    if len(encoded) > PATH_BYTES_MAX or any(len(part) > NAME_BYTES_MAX for part in encoded.split(b"/")):
-        raise ValueError("is too long for a path")
-    return path
-
-
-FilePath = Annotated[Path, BeforeValidator(_home_expanded), AfterValidator(_possible)]
-"""Relative to the directory in which the command runs; `~/` is the home directory."""
-
-
-def _is_endpoint(url: str) -> str:
-    try:
-        parts = urlsplit(url)
-        found = bool(parts.hostname) and (parts.port is None or parts.port > 0)
-    except ValueError:
-        found = False
-    if not found:
-        raise ValueError("must be a URL such as https://host or http://host:9000")
-    return url
-
-
-Endpoint = Annotated[str, Field(pattern=r"^https?://[^\s?#]+$"), AfterValidator(_is_endpoint)]
 
 
 class Provider(StrEnum):
     """Where pods run."""
 
     PROCESS = "process"
+    """A process of this machine."""
+    DOCKER = "docker"
+    """A container of a Docker engine."""
+    RUNPOD = "runpod"
+    """A rented GPU."""
 
 
 class PresetName(StrEnum):
@@ -89,12 +45,6 @@ def preset_of(provider: Provider) -> PresetName:
     return PresetName.TINYPUNKS if provider is Provider.PROCESS else PresetName.SD15
 
 
-class Section(BaseModel):
-    """A table of `retrain.toml`. Frozen; its errors never quote a value."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, validate_default=True)
-
-
 class Run(Section):
     """What is trained, from what, and where."""
 
@@ -105,7 +55,7 @@ class Run(Section):
     init_weights: FilePath | None = None
     """A LoRA to go on from (.safetensors). Not set: a fresh one."""
     provider: Provider = Provider.PROCESS
-    """Where the pod runs: a process of this machine."""
+    """Where the pod runs: a process of this machine, a container of a Docker engine, or a rented GPU."""
     preset: PresetName | None = None
     """Defaults below everything set here. Not set: by provider, tinypunks for process, else sd15."""
     namespace: Annotated[str, Field(pattern=r"^[a-z0-9]{1,16}$")] = "default"
@@ -252,6 +202,8 @@ class Settings(BaseSettings):
     clocks: Clocks = Clocks()
     evaluation: Evaluation = Evaluation()
     storage: Storage = Storage()
+    pod: Pod = Pod()
+    runpod: Runpod = Runpod()
 
     @classmethod
     def settings_customise_sources(

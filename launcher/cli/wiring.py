@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 from launcher.actions import World
 from launcher.cli.narrator import Narrator
+from launcher.cli.providers import pods_of
 from launcher.clock import SystemClock
 from launcher.errors import RetrainError, StorageError, UsageError
 from launcher.home import Home
 from launcher.journal import Journal, this_launcher
 from launcher.loop import Loop
 from launcher.model import Phase
-from launcher.pods.process import ProcessPods, machine_id
 from launcher.report.text import leaked_lines
 from launcher.settings import Settings
 from launcher.storage.embedded import EmbeddedServer
@@ -82,7 +82,7 @@ def workplace(settings: Settings, narrator: Narrator) -> Iterator[Workplace]:
     store = S3Store(config)
     world = World(
         store=store,
-        pods=local_pods(settings),
+        pods=pods_of(settings),
         clock=SystemClock(),
         notifier=narrator,
         home=home,
@@ -107,15 +107,6 @@ def nothing_yet(settings: Settings) -> bool:
 def embedded_server(settings: Settings, *, say: Callable[[str], None] = lambda _: None) -> EmbeddedServer:
     """Return the store of this workspace; it is not started by that."""
     return EmbeddedServer(settings.run.workspace.resolve() / "store", say=say)
-
-
-def local_pods(settings: Settings) -> ProcessPods:
-    """Return the provider whose pods are processes of this machine."""
-    return ProcessPods(
-        settings.run.workspace.resolve() / "pods",
-        place=machine_id(),
-        price_per_hour=settings.budget.local_price_per_hour,
-    )
 
 
 def retry_leaked(place: Workplace) -> None:
