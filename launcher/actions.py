@@ -12,6 +12,8 @@ from job.contract.reasons import Reason
 from job.contract.records import ArtefactKind, Receipt, Scores
 from job.contract.schema import ContractError, decode
 from launcher.errors import (
+    AccountRefused,
+    CapacityError,
     CreateRefused,
     DeadlineCame,
     FileInUse,
@@ -98,8 +100,13 @@ class Actions:
             return
         try:
             pod = self._world.pods.create(spec)
+        except AccountRefused as error:
+            self._stop(held, attempt, f"{error}; {error.next_step}")
+            return
         except CreateRefused as error:
-            self._refused(held, attempt, Reason.NO_OFFER, str(error))
+            passing = isinstance(error, CapacityError)
+            reason = Reason.NO_OFFER if passing else Reason.CREATE_REFUSED
+            self._refused(held, attempt, reason, str(error))
             return
         except PodError as error:
             # The next passes look for the name; nothing is asked for again until its absence is confirmed.

@@ -83,7 +83,11 @@ class CreateRefused(PodError):
 
 
 class CapacityError(CreateRefused):
-    """The provider has no such machine now; the next offer may do."""
+    """This offer is not to be had now; another may be."""
+
+
+class AccountRefused(CreateRefused):
+    """The provider turns the account away, whatever is asked for: its key or its balance."""
 
 
 class LeaseHeld(RetrainError):

@@ -45,6 +45,8 @@ class AttemptSeen:
     progress: Progress | None = None
     terminal: Failed | Finished | None = None
     receipts: tuple[Receipt, ...] = ()
+    boot_log: str = ""
+    """The provider's newest line on how the pod comes up."""
 
 
 def judge(record: RunRecord, attempt: Attempt, sight: AttemptSeen, now: datetime, gap: float) -> Attempt:
@@ -80,10 +82,10 @@ def probe(attempt: Attempt, seen: AttemptSeen, now: datetime, lag_seconds: float
     if seen.pods:
         return Probe.DEAD
     # Absent. A young pod may be missing from a list that lags, and so may one whose creation is unsure.
-    return Probe.DEAD if _has_had_time_to_show(attempt, now, lag_seconds) else Probe.UNKNOWN
+    return Probe.DEAD if has_had_time_to_show(attempt, now, lag_seconds) else Probe.UNKNOWN
 
 
-def _has_had_time_to_show(attempt: Attempt, now: datetime, lag_seconds: float) -> bool:
+def has_had_time_to_show(attempt: Attempt, now: datetime, lag_seconds: float) -> bool:
     """Whether a pod of this attempt, if there is one, must be on the provider's list by now."""
     return seconds_between(attempt.asked_at or attempt.intent_at, now) > lag_seconds
 
@@ -114,6 +116,9 @@ def _note_progress(attempt: Attempt, sight: AttemptSeen, now: datetime) -> Attem
     update: dict[str, object] = {}
     if sight.events > attempt.events_seen:
         update |= {"events_seen": sight.events, "progress_at": now}
+    boot_log = plain(sight.boot_log)
+    if boot_log and boot_log != attempt.boot_log:
+        update |= {"boot_log": boot_log, "progress_at": now}
     preparing = sight.heartbeat is None or sight.heartbeat.stage is Stage.PREPARING
     at_work = sight.started is not None or not preparing
     if attempt.booted_at is None and at_work:
@@ -192,7 +197,7 @@ def _confirmed_gone(record: RunRecord, attempt: Attempt, sight: AttemptSeen, now
     return (
         sight.pods == ()
         and set(attempt.pod_ids) <= set(attempt.acknowledged)
-        and _has_had_time_to_show(attempt, now, record.spec.clocks.create_lag_seconds)
+        and has_had_time_to_show(attempt, now, record.spec.clocks.create_lag_seconds)
     )
 
 

@@ -145,7 +145,9 @@ class Attempt(Wire):
     """When its job was first seen to train, or to do what comes after."""
     events_seen: int = 0
     progress_at: Utc | None = None
-    """When its job last said something new."""
+    """When its job, or while it boots its host, last said something new."""
+    boot_log: str = ""
+    """The newest line that its host said of how it comes up."""
     resumed_epoch: int = 0
     epoch: int = 0
     step: int = 0

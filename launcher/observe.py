@@ -4,7 +4,9 @@ Knows the ports. Pods are looked at before the bucket: a pod found dead has said
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import TypeVar
 
 from job.contract import keys
@@ -13,12 +15,14 @@ from job.contract.records import Claim, Heartbeat, Receipt
 from job.contract.schema import ContractError, M, decode
 from launcher.errors import ObjectMissing, PodError, StorageError
 from launcher.judgement import AttemptSeen, plain
-from launcher.model import Attempt, RunRecord
-from launcher.ports import Pod, Pods, Store, Stored
+from launcher.model import Attempt, RunRecord, seconds_between
+from launcher.ports import Pod, Pods, PodState, Store, Stored
 from launcher.reconcile import Seen, wants_offers
 
 E = TypeVar("E", bound=Event)
 
+BOOT_LOG_SECONDS = 30.0
+"""Between two looks at how a pod comes up: a provider may take seconds to tell."""
 MESSAGE_BYTES_MAX = 64 * 1024**2
 """No message of a pod is larger; what is was not written by our job."""
 
@@ -35,6 +39,7 @@ class Observer:
     events: dict[int, tuple[Event, ...]] = field(default_factory=dict)
     """All events of each attempt seen so far, life after life."""
     _cache: dict[str, tuple[str, bytes]] = field(default_factory=dict)
+    _boot_logs: dict[int, tuple[datetime, str]] = field(default_factory=dict)
 
     def look(self, record: RunRecord) -> Seen:
         """Return what is to be seen now. Raises StorageError when the store does not even tell the time."""
@@ -97,7 +102,21 @@ class Observer:
             progress=_last(events, Progress),
             terminal=_last_word(events),
             receipts=tuple(receipts),
+            boot_log=self._boot_log(attempt, pods) if not events else "",
         )
+
+    def _boot_log(self, attempt: Attempt, pods: tuple[Pod, ...] | None) -> str:
+        """Return how the pod of an attempt comes up, as last asked; its job has not said a word yet."""
+        coming = [pod for pod in pods or () if pod.state is PodState.STARTING]
+        if not coming or not attempt.open:
+            return ""
+        now = self.store.now()
+        asked_at, line = self._boot_logs.get(attempt.number, (None, ""))
+        if asked_at is None or seconds_between(asked_at, now) >= BOOT_LOG_SECONDS:
+            with suppress(PodError):  # only a hint: the pod's own clocks go on without it
+                line = self.pods.boot_log(coming[0].pod_id)
+            self._boot_logs[attempt.number] = (now, line)
+        return line
 
     def _events(self, attempt: Attempt, listed: dict[str, Stored]) -> tuple[Event, ...]:
         found: list[Event] = []

@@ -31,6 +31,9 @@ class Offer:
     price_per_hour: float
     """US dollars."""
     location: str = ""
+    """Where, in the provider's words, e.g. cloud and data center."""
+    stock: str = ""
+    """How many there are, in the provider's words: advice, not a reservation."""
 
 
 @dataclass(frozen=True)
@@ -91,11 +94,19 @@ class Pods(Protocol):
         ...
 
     def terminate(self, pod_id: str) -> bool:
-        """Ask for a pod's end. Idempotent. True once the provider says it is gone, False for not yet."""
+        """Ask for a pod's end. Idempotent.
+
+        True once the provider acknowledged it or does not know the pod, False for not yet. Neither proves
+        that the pod is gone: a young one may not be known yet.
+        """
         ...
 
     def logs(self, pod_id: str, *, tail: int = 100) -> Sequence[str]:
         """Return the newest lines of the pod's own output, as far as the provider has them."""
+        ...
+
+    def boot_log(self, pod_id: str) -> str:
+        """Return the provider's newest line on how a pod comes up, such as an image pull; "" for none."""
         ...
 
 

@@ -12,7 +12,7 @@ from job.contract.manifest import expected_results
 from job.contract.reasons import Reason
 from job.contract.records import Receipt, Stage
 from launcher.budget import Window, window
-from launcher.judgement import AttemptSeen, judge, reopened
+from launcher.judgement import AttemptSeen, has_had_time_to_show, judge, reopened
 from launcher.model import Attempt, Ending, Missing, Phase, RunRecord, seconds_between
 from launcher.outcome import outcome
 from launcher.ports import Offer
@@ -102,7 +102,7 @@ def decide(record: RunRecord, seen: Seen) -> Decision:
             record = record.with_attempt(judge(record, attempt, seen.of(attempt), seen.now, gap))
     actions: list[Action] = []
     for attempt in record.attempts:
-        actions += _to_terminate(attempt, seen.of(attempt))
+        actions += _to_terminate(record, attempt, seen)
     away = _not_home(record, seen)
     if away:
         actions.append(Pull(away))
@@ -118,10 +118,16 @@ def decide(record: RunRecord, seen: Seen) -> Decision:
     return _settle(record, seen, away, actions, gap)
 
 
-def _to_terminate(attempt: Attempt, sight: AttemptSeen) -> list[Terminate]:
-    """Pods to end: all of an ended attempt, and those that lost the claim of an open one."""
+def _to_terminate(record: RunRecord, attempt: Attempt, seen: Seen) -> list[Terminate]:
+    """Pods to end: all of an ended attempt, and those that lost the claim of an open one.
+
+    An acknowledged end is asked for again while the pod is to be seen, or so young that the provider may not
+    have known whose end it was asked for.
+    """
     if attempt.gone_at is not None:
         return []
+    sight = seen.of(attempt)
+    young = not has_had_time_to_show(attempt, seen.now, record.spec.clocks.create_lag_seconds)
     visible = {pod.pod_id for pod in sight.pods or ()}
     if attempt.open:
         owner = sight.claim.pod_id if sight.claim else None
@@ -131,7 +137,7 @@ def _to_terminate(attempt: Attempt, sight: AttemptSeen) -> list[Terminate]:
     return [
         Terminate(attempt.number, pod_id)
         for pod_id in doomed
-        if pod_id not in attempt.acknowledged or pod_id in visible
+        if young or pod_id not in attempt.acknowledged or pod_id in visible
     ]
 
 
@@ -221,6 +227,10 @@ def _start_attempt(record: RunRecord, seen: Seen, actions: list[Action]) -> Deci
         return stop(Reason.NO_OFFER, f"{record.spec.provider} no longer {wanted}")
     if sum(attempt.refused for attempt in record.attempts) >= REFUSALS_MAX:
         return stop(Reason.NO_OFFER, f"{REFUSALS_MAX} offers in a row could not be had")
+    refusals = _refusals(record)
+    if offers and all(refusals.get((offer.name, offer.location)) for offer in offers):
+        why = refusals[offers[0].name, offers[0].location]
+        return stop(Reason.CREATE_REFUSED, f"every offer was refused, so the request is wrong: {why}")
     number = len(record.attempts) + 1
     offer = offers[(number - 1) % len(offers)]
     price_ceiling = offer.price_per_hour if ceiling is None else ceiling
@@ -230,6 +240,17 @@ def _start_attempt(record: RunRecord, seen: Seen, actions: list[Action]) -> Deci
     attempt = _intent(record, number, offer, price_ceiling, span, seen.now)
     record = record.with_attempt(attempt).model_copy(update={"phase": Phase.PROVISIONING})
     return Decision(record, (*actions, Create(number)))
+
+
+def _refusals(record: RunRecord) -> dict[tuple[str, str], str]:
+    """Return for each offer why its last request was refused, "" where that may pass or it was had."""
+    return {
+        (attempt.offer, attempt.offer_location): attempt.ended.message
+        if attempt.refused and attempt.ended and attempt.ended.reason is Reason.CREATE_REFUSED
+        else ""
+        for attempt in record.attempts
+        if attempt.asked_at is not None
+    }
 
 
 def _intent(

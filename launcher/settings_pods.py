@@ -61,5 +61,7 @@ class Runpod(Section):
     """The oldest CUDA version that a host's driver may support. Not set: any."""
     registry: Name | None = None
     """Id of the registry credential in RunPod's console, for a private image."""
+    require_balance: bool = True
+    """Whether nothing is rented while the account's balance cannot be read."""
     api_key: SecretStr | None = None
     """Better in the environment as RUNPOD_API_KEY than in a file."""

@@ -1,9 +1,17 @@
 """From settings to the provider of pods that they name. The one place that knows which there are."""
 
+import os
+
+from pydantic import SecretStr
+
+from launcher.clock import SystemClock
 from launcher.errors import UsageError
+from launcher.loopback import is_loopback
 from launcher.pods.process import ProcessPods, machine_id
 from launcher.ports import Pods
 from launcher.settings import Provider, Settings
+
+RUNPOD_KEY_VARIABLE = "RUNPOD_API_KEY"
 
 
 def pods_of(settings: Settings) -> Pods:
@@ -15,5 +23,79 @@ def pods_of(settings: Settings) -> Pods:
                 place=machine_id(),
                 price_per_hour=settings.budget.local_price_per_hour,
             )
-        case Provider.DOCKER | Provider.RUNPOD:
+        case Provider.RUNPOD:
+            return _runpod(settings)
+        case Provider.DOCKER:
             raise UsageError(f"there is no provider {settings.run.provider.value} yet")
+
+
+def require_startable(settings: Settings) -> None:
+    """Raise UsageError when no pod of the configured provider could do any work, before anything is done."""
+    if settings.run.provider is Provider.PROCESS:
+        return
+    if not settings.pod.image:
+        raise UsageError(
+            f"provider {settings.run.provider.value} needs a training image",
+            next_step="set pod.image to the image that `make push` printed",
+        )
+    if settings.run.provider is not Provider.RUNPOD:
+        return
+    if settings.storage.bucket is None:
+        raise UsageError(
+            "a pod at RunPod cannot reach a store on this machine, and no bucket is configured",
+            next_step="set storage.bucket and its keys; docs/storage.md says which stores do",
+        )
+    from launcher.pods.runpod_client import base_url
+
+    endpoint = settings.storage.pod_endpoint_url or settings.storage.endpoint_url
+    if endpoint is not None and is_loopback(endpoint) and not is_loopback(base_url()):
+        raise UsageError(
+            "a pod at RunPod cannot reach a store on this machine",
+            next_step="set storage.pod_endpoint_url to the store's address as the internet sees it",
+        )
+
+
+def runpod_key(settings: Settings) -> SecretStr:
+    """Return the key for RunPod: of the settings, of the environment, or what `runpod config` stored.
+
+    Raises UsageError when there is none.
+    """
+    if settings.runpod.api_key is not None:
+        return settings.runpod.api_key
+    if os.environ.get(RUNPOD_KEY_VARIABLE):
+        return SecretStr(os.environ[RUNPOD_KEY_VARIABLE])
+    from launcher.pods.runpod_account import stored_key
+
+    key = stored_key()
+    if key is None:
+        raise UsageError(
+            "there is no API key for RunPod",
+            next_step=f"make one in RunPod's console under Settings, API Keys, and set {RUNPOD_KEY_VARIABLE}",
+        )
+    return key
+
+
+def _runpod(settings: Settings) -> Pods:
+    from launcher.pods.runpod import RunpodPods, Wanted
+    from launcher.pods.runpod_account import balance
+    from launcher.pods.runpod_api import RunpodApi
+    from launcher.pods.runpod_client import base_url
+    from launcher.pods.runpod_models import Cloud
+    from launcher.settings_pods import RunpodCloud
+
+    key, rented = runpod_key(settings), settings.runpod
+    clock = SystemClock()
+    return RunpodPods(
+        RunpodApi(key, base_url=base_url(), clock=clock),
+        Wanted(
+            gpus=rented.gpus,
+            clouds=tuple(
+                Cloud.COMMUNITY if cloud is RunpodCloud.COMMUNITY else Cloud.SECURE for cloud in rented.clouds
+            ),
+            data_centers=rented.data_centers,
+            min_cuda_version=rented.min_cuda_version,
+            registry=rented.registry,
+        ),
+        clock,
+        balance=(lambda: balance(key)) if rented.require_balance else None,
+    )

@@ -16,6 +16,7 @@ def command(*, as_json: bool, detach: bool, flags: SettingsFlags) -> int:
     """
     from launcher.cli.follow import conclude, follow, has_pod, print_result
     from launcher.cli.narrator import Narrator
+    from launcher.cli.providers import require_startable
     from launcher.cli.wiring import workplace
     from launcher.errors import UsageError
     from launcher.loop import Loop
@@ -24,6 +25,7 @@ def command(*, as_json: bool, detach: bool, flags: SettingsFlags) -> int:
     from launcher.storage.s3 import S3Store
 
     settings = flags.load()
+    require_startable(settings)
     narrator = Narrator()
     with workplace(settings, narrator) as place:
         name = settings.recipe.output_name

@@ -65,14 +65,18 @@ class PlainView:
         self._narrator = narrator
         self._last_at = float("-inf")
         self._last_step = -1
+        self._boot_log = ""
 
     def on_pass(self, record: RunRecord, observer: Observer, seen: Seen) -> None:
         """Say how far training is, when it went on and some seconds have passed."""
         attempt = record.last
         now = time.monotonic()
-        if attempt is None or record.phase is not Phase.TRAINING or attempt.step == self._last_step:
+        if attempt is None or now - self._last_at < PLAIN_SECONDS:
             return
-        if now - self._last_at < PLAIN_SECONDS:
+        if record.phase is Phase.BOOTING and attempt.boot_log not in ("", self._boot_log):
+            self._last_at, self._boot_log = now, attempt.boot_log
+            self._narrator.say(f"the pod comes up: {attempt.boot_log}")
+        if record.phase is not Phase.TRAINING or attempt.step == self._last_step:
             return
         self._last_at, self._last_step = now, attempt.step
         progress = latest_progress(observer, attempt)
@@ -103,6 +107,8 @@ def panel(record: RunRecord, observer: Observer, seen: Seen) -> Panel:
         rows.add_row(
             "attempt", f"{attempt.number} on {attempt.offer}, pod {', '.join(attempt.pod_ids) or '–'}"
         )
+        if record.phase is Phase.BOOTING and attempt.boot_log:
+            rows.add_row("comes up", attempt.boot_log)
         progress = latest_progress(observer, attempt)
         if progress is not None:
             _training_rows(rows, record, observer, attempt, progress)

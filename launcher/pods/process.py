@@ -133,6 +133,10 @@ class ProcessPods:
             return []
         return text.splitlines()[-tail:]
 
+    def boot_log(self, pod_id: str) -> str:  # noqa: ARG002
+        """Return nothing: a process is there at once."""
+        return ""
+
     def _environment(self, given: Mapping[str, str], pod_id: str, folder: Path) -> dict[str, str]:
         inherited = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
         ours = {

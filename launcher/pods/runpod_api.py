@@ -124,8 +124,8 @@ class RunpodApi:
     def create(self, request: CreatePod) -> RunpodPod:
         """Create a pod.
 
-        Raises RunpodRefused when it is proven that none was made, its subclass RunpodNoCapacity when there
-        is no such machine. After any other RunpodError the pod may exist.
+        Raises RunpodRefused when it is proven that none was made: its subclass RunpodNotNow when another
+        request may do, RunpodTurnedAway when none will. After any other RunpodError the pod may exist.
         """
         what = f"create pod {request.name}"
         answer = self._send(

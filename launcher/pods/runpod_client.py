@@ -1,5 +1,6 @@
 """The HTTP client for RunPod: who asks, where, with which key. What cannot be used is refused here."""
 
+import os
 from urllib.parse import urlsplit
 
 import httpx
@@ -10,6 +11,14 @@ from launcher.errors import UsageError
 from launcher.loopback import is_loopback
 
 BASE_URL = "https://api.runpod.io/v2"
+ADDRESS_VARIABLE = "RUNPOD_API_BASE_URL"
+"""Moves the API, GraphQL and REST alike; the `runpod` package reads it, too."""
+
+
+def base_url() -> str:
+    """Return REST v2's address."""
+    moved = os.environ.get(ADDRESS_VARIABLE, "").rstrip("/")
+    return f"{moved}/v2" if moved else BASE_URL
 
 
 def connect(key: SecretStr, base_url: str, transport: httpx.BaseTransport | None) -> httpx.Client:

@@ -6,7 +6,7 @@ from enum import StrEnum
 
 from pydantic import SecretStr
 
-from launcher.errors import CapacityError, CreateRefused, PodError
+from launcher.errors import AccountRefused, CapacityError, CreateRefused, PodError
 from launcher.judgement import plain
 from launcher.pods.runpod_http import Answer, Silence
 
@@ -140,8 +140,22 @@ class RunpodRefused(RunpodError, CreateRefused):
     """RunPod proved that it made no pod."""
 
 
-class RunpodNoCapacity(RunpodRefused, CapacityError):
-    """RunPod has no such machine now."""
+class RunpodNotNow(RunpodRefused, CapacityError):
+    """Not this machine, or not now: another offer, or a later request, may do."""
+
+
+class RunpodTurnedAway(RunpodRefused, AccountRefused):
+    """No request of this account is served."""
+
+
+_REFUSALS: dict[Kind, type[RunpodRefused]] = {
+    Kind.NO_CAPACITY: RunpodNotNow,
+    Kind.FORBIDDEN: RunpodNotNow,
+    Kind.RATE_LIMIT: RunpodNotNow,
+    Kind.NOT_SENT: RunpodNotNow,
+    Kind.BAD_KEY: RunpodTurnedAway,
+    Kind.LOW_BALANCE: RunpodTurnedAway,
+}
 
 
 def failure(came: Answer | Silence, what: str, secrets: Iterable[SecretStr], *, create: bool) -> RunpodError:
@@ -191,7 +205,7 @@ def _error(kind: Kind, what: str, detail: str, *, create: bool, proven: bool) ->
         message += "; a pod may have been made all the same"
     error = RunpodError
     if create and proven:
-        error = RunpodNoCapacity if kind is Kind.NO_CAPACITY else RunpodRefused
+        error = _REFUSALS.get(kind, RunpodRefused)
     return error(message, kind=kind, next_step=step)
 
 

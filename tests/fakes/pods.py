@@ -72,6 +72,7 @@ class FakePods:
     """Jobs that work on although their pods are gone for the provider."""
     ending: dict[str, datetime] = field(default_factory=dict)
     """Pods whose end was acknowledged, and when it comes."""
+    boot_logs: dict[str, str] = field(default_factory=dict)
     underway: list[tuple[datetime, PodSpec]] = field(default_factory=list)
 
     def offers(self) -> Sequence[Offer]:
@@ -122,6 +123,10 @@ class FakePods:
 
     def logs(self, pod_id: str, *, tail: int = 100) -> Sequence[str]:
         return []
+
+    def boot_log(self, pod_id: str) -> str:
+        self._answer()
+        return self.boot_logs.get(pod_id, "")
 
     # Knobs.
 
