@@ -101,6 +101,10 @@ class Pods(Protocol):
         """
         ...
 
+    def now(self) -> datetime:
+        """Return the time by the provider's clock. It may ask for it, or go on from its last answer."""
+        ...
+
     def logs(self, pod_id: str, *, tail: int = 100) -> Sequence[str]:
         """Return the newest lines of the pod's own output, as far as the provider has them."""
         ...

@@ -14,6 +14,7 @@ from job.contract.records import Receipt, Stage
 from launcher.budget import Window, window
 from launcher.judgement import AttemptSeen, has_had_time_to_show, judge, reopened
 from launcher.model import Attempt, Ending, Missing, Phase, RunRecord, seconds_between
+from launcher.naming import PodName
 from launcher.outcome import outcome
 from launcher.ports import Offer
 from launcher.selection import select
@@ -76,11 +77,6 @@ class Decision:
 
     record: RunRecord
     actions: tuple[Action, ...] = ()
-
-
-def pod_name(record: RunRecord, number: int, hard_deadline: datetime) -> str:
-    """Return a pod's name: unique to the attempt, and it says by itself when it must be gone."""
-    return f"retrain-{record.spec.namespace}-{record.run_id}-{number}-{int(hard_deadline.timestamp())}"
 
 
 def wants_offers(record: RunRecord) -> bool:
@@ -258,7 +254,7 @@ def _intent(
 ) -> Attempt:
     return Attempt(
         number=number,
-        pod_name=pod_name(record, number, span.hard_deadline),
+        pod_name=str(PodName(record.spec.namespace, record.run_id, number, span.hard_deadline)),
         offer=offer.name,
         offer_location=offer.location,
         intent_at=now,

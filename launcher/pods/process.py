@@ -125,6 +125,10 @@ class ProcessPods:
         shutil.rmtree(self._folder / pod_id / "scratch", ignore_errors=True)
         return True
 
+    def now(self) -> datetime:
+        """Return this machine's time: it is the provider."""
+        return datetime.now(UTC)
+
     def logs(self, pod_id: str, *, tail: int = 100) -> Sequence[str]:
         """Return the newest lines of the pod's output."""
         try:

@@ -6,6 +6,7 @@ looked at or touched.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from difflib import get_close_matches
 
 from pydantic import SecretStr
@@ -143,6 +144,10 @@ class RunpodPods:
         """Ask for a pod's end. True unless RunPod refused or did not answer, and then it raises."""
         self._api.terminate(pod_id)
         return True
+
+    def now(self) -> datetime:
+        """Return the time by RunPod's clock."""
+        return self._api.now()
 
     def logs(self, pod_id: str, *, tail: int = 100) -> Sequence[str]:
         """Return the newest lines that the job printed."""

@@ -6,7 +6,7 @@ are `RunpodError`; neither they nor any traceback frame of this module show the 
 """
 
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Self, TypeVar
 from urllib.parse import quote
@@ -76,6 +76,8 @@ class RunpodApi:
         self._key = key
         self._clock: Clock = clock or SystemClock()
         self._client = connect(key, base_url, transport)
+        self._dated: tuple[datetime, float] | None = None
+        """What RunPod's clock said in its newest answer, and when that was by our own."""
 
     def __enter__(self) -> Self:
         return self
@@ -86,6 +88,15 @@ class RunpodApi:
     def close(self) -> None:
         """Let go of the connections."""
         self._client.close()
+
+    def now(self) -> datetime:
+        """Return the time by RunPod's clock: its newest answer's Date, and what went by since."""
+        if self._dated is None:
+            self.pods()
+        if self._dated is None:
+            raise unreadable("tell the time", "its answers have no Date")
+        said, at = self._dated
+        return said + timedelta(seconds=self._clock.monotonic() - at)
 
     def pods(self) -> list[RunpodPod]:
         """Return every pod of the account, of anybody's making.
@@ -233,6 +244,8 @@ class RunpodApi:
     def _send(self, call: Call, what: str, *, creates: CreatePod | None = None) -> Answer:
         """Send a request once. Raises unless a 2xx came."""
         came = exchange(self._client, self._clock, call)
+        if isinstance(came, Answer) and came.date is not None:
+            self._dated = (came.date, self._clock.monotonic())
         if isinstance(came, Answer) and 200 <= came.status < 300:
             return came
         secrets = (self._key, *(creates.env.values() if creates else ()))

@@ -38,6 +38,8 @@ class Answer:
     content: bytes = field(repr=False)
     content_type: str = ""
     retry_after_seconds: float | None = None
+    date: datetime | None = None
+    """By the server's clock, to the second."""
 
     def document(self) -> dict[str, object] | None:
         """Return the content as a JSON object, None if it is none."""
@@ -93,6 +95,7 @@ def exchange(client: httpx.Client, clock: Clock, call: Call) -> Answer | Silence
                 content,
                 response.headers.get("content-type", ""),
                 _retry_after(response.headers),
+                _date(response.headers.get("date", "")),
             )
     except _BEFORE_SENDING as error:
         return Silence(sent=False, how=type(error).__name__)

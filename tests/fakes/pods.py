@@ -61,6 +61,8 @@ class FakePods:
     """Whether pods refuse to end."""
     self_ending: bool = False
     """Whether pods end themselves when their job is over and at their hard deadline, as real ones do."""
+    clock_error: timedelta = timedelta(0)
+    """How much the provider's clock is ahead of the truth."""
     invisible_until: datetime | None = None
     hidden_until: dict[str, datetime] = field(default_factory=dict)
     """Pods that the provider does not show for a while."""
@@ -120,6 +122,10 @@ class FakePods:
         else:
             self._end(pod_id)
         return True
+
+    def now(self) -> datetime:
+        self._answer()
+        return self.store.at + self.clock_error
 
     def logs(self, pod_id: str, *, tail: int = 100) -> Sequence[str]:
         return []

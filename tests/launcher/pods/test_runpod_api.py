@@ -202,3 +202,22 @@ def test_an_answer_that_the_document_does_not_have_is_noticed(change: dict[str, 
     runpod_contract.check_answer(request, ok(POD))
     with pytest.raises(jsonschema.ValidationError):
         runpod_contract.check_answer(request, ok(POD | change))
+
+
+def test_the_time_is_runpods_own() -> None:
+    dated = ok({"pods": []})
+    dated.headers["Date"] = "Mon, 01 Jun 2026 12:00:00 GMT"
+    api, script, clock = connected(dated)
+    assert api.now() == datetime(2026, 6, 1, 12, tzinfo=UTC)
+    clock.sleep(90)
+    assert api.now() == datetime(2026, 6, 1, 12, 1, 30, tzinfo=UTC)  # from the answer that there was
+    assert len(script.requests) == 1
+
+
+@pytest.mark.parametrize("date", ["", "today"])
+def test_without_a_date_nobody_guesses_the_time(date: str) -> None:
+    undated = ok({"pods": []})
+    undated.headers["Date"] = date
+    api, _, _ = connected(undated)
+    with pytest.raises(RunpodError, match="no Date"):
+        api.now()

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import threading
+from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from tests.simulators.runpod.service import Request, Service
@@ -52,6 +53,10 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
     server_version = "simulator"
+
+    def date_time_string(self, timestamp: float | None = None) -> str:
+        """Return the Date of an answer, by the simulator's clock."""
+        return date_of(self.service) if timestamp is None else super().date_time_string(timestamp)
 
     def log_message(self, *_: object) -> None:
         pass
@@ -121,6 +126,11 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(text)
             if not exists:
                 return
+
+
+def date_of(service: Service) -> str:
+    """Return the time as HTTP's Date has it."""
+    return format_datetime(service.now(), usegmt=True)
 
 
 def events(follow: Follow, sent: int) -> tuple[bytes, int]:

@@ -91,13 +91,13 @@ class Service:
         self._world = world
         self._operations = operations
         self._checks = checks
-        self._now = now
+        self.now = now
         self._minutes: Counter[tuple[str, int]] = Counter()
 
     def answer(self, request: Request) -> Answer:
         """Answer a request."""
         with self.lock:
-            now = self._now()
+            now = self.now()
             self._world.settle(now)
             parts = urlsplit(request.target)
             operation, pod_id = self._what(request, parts.path)
@@ -227,7 +227,7 @@ class Service:
             return Answer(200, graphql.failed(refusal.detail))
         answer = problem(refusal.status, refusal.detail, refusal.errors)
         if refusal.status == 429:
-            answer.headers["Retry-After"] = str(60 - int(self._now().timestamp()) % 60)
+            answer.headers["Retry-After"] = str(60 - int(self.now().timestamp()) % 60)
         return answer
 
     def _check(self, answer: Answer) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import httpx
 
-from tests.simulators.runpod.server import events
+from tests.simulators.runpod.server import date_of, events
 from tests.simulators.runpod.service import Request, Service
 from tests.simulators.runpod.wire import Delivery, Follow
 
@@ -25,11 +25,11 @@ class Transport(httpx.BaseTransport):
             raise httpx.ReadTimeout("timed out", request=request)
         if answer.delivery is Delivery.CUT:
             raise httpx.RemoteProtocolError("server disconnected without a response", request=request)
-        told = {**answer.headers, "Content-Type": answer.content_type}
+        told = {**answer.headers, "Date": date_of(self._service), "Content-Type": answer.content_type}
         if answer.follow is not None:
             return httpx.Response(200, headers=told, stream=_Lines(answer.follow, request))
         if answer.status == 204:
-            return httpx.Response(204, headers=answer.headers)
+            return httpx.Response(204, headers={**answer.headers, "Date": told["Date"]})
         body = answer.text if answer.value is None else json.dumps(answer.value).encode()
         return httpx.Response(answer.status, headers=told, content=body)
 
