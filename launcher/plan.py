@@ -16,7 +16,6 @@ from launcher.settings_model import Provider, Settings
 LOCAL_LAG_SECONDS = 1.0
 """A process of this machine is listed as soon as it exists."""
 LOCAL_LEAK_SECONDS = 60.0
-PROVIDER_LAG_SECONDS = 120.0
 
 
 def run_spec(
@@ -48,7 +47,7 @@ def run_spec(
             silence_seconds=clocks.silence,
             poll_seconds=clocks.poll,
             lease_seconds=clocks.lease,
-            create_lag_seconds=LOCAL_LAG_SECONDS if local else PROVIDER_LAG_SECONDS,
+            create_lag_seconds=LOCAL_LAG_SECONDS if local else clocks.create_lag,
             leak_seconds=LOCAL_LEAK_SECONDS if local else reserve,
         ),
         timing=Timing(
@@ -58,6 +57,8 @@ def run_spec(
             grace_seconds=clocks.grace,
             state_every_seconds=clocks.state_every,
         ),
+        image=settings.pod.image,
+        disk_gb=settings.pod.disk_gb,
     )
 
 

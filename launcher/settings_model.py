@@ -90,6 +90,8 @@ class Budget(Section):
 class Clocks(Section):
     """How long to wait before acting, all in seconds."""
 
+    create_lag: Seconds = 120
+    """How long a rented pod may be missing from its provider's list: until then, absence proves nothing."""
     provision: Seconds = 300
     """From create to a running pod."""
     boot: Seconds = 1200
