@@ -26,6 +26,7 @@ from launcher.errors import (
     UsageError,
 )
 from launcher.fetching import Fetched, fetch_all
+from launcher.forecast import outlook, shortfall
 from launcher.home import Home
 from launcher.inheritance import inherit
 from launcher.journal import Held, Journal
@@ -248,6 +249,10 @@ def narrate(before: RunRecord, after: RunRecord, notifier: Notifier) -> None:
             reason = attempt.ended.reason
             label = "" if reason is None else f" ({reason.value})"
             notifier.say(f"attempt {attempt.number} is over{label}: {attempt.ended.message}")
+        if attempt.falls_short_at and not (known and known.falls_short_at):
+            expected = outlook(after, attempt.falls_short_at)
+            if expected is not None:
+                notifier.say(f"attempt {attempt.number}: at the speed measured, {shortfall(expected)}")
         if attempt.gone_at and not (known and known.gone_at):
             pods = ", ".join(attempt.pod_ids) or "no pod"
             notifier.say(f"attempt {attempt.number}: {pods} confirmed gone")

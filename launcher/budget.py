@@ -26,6 +26,12 @@ def spent_at_most(record: RunRecord, now: datetime) -> float:
     return sum(charged_dollars(attempt, now) for attempt in record.attempts)
 
 
+def ceiling_of(record: RunRecord, price_per_hour: float) -> float:
+    """Return what an attempt at this price is charged with for an hour: the run's ceiling, else the price."""
+    ceiling = record.spec.budget.price_ceiling
+    return price_per_hour if ceiling is None else ceiling
+
+
 def window(record: RunRecord, price_ceiling: float, now: datetime) -> Window | None:
     """Return the window of an attempt that would start `now` at up to `price_ceiling` dollars an hour.
 

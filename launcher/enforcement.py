@@ -20,10 +20,15 @@ class Enforcement:
         self._seen: tuple[datetime, float] | None = None
         self._outage_began: datetime | None = None
 
-    def saw(self, now: datetime) -> None:
-        """Remember the store's time: it answers."""
-        self._seen = (now, self._clock.monotonic())
+    def saw(self, now: datetime) -> float:
+        """Remember the store's time: it answers.
+
+        Returns the seconds by which it went ahead of this machine's since it was last seen, 0 the first time.
+        """
+        before, monotonic = self._seen or (now, self._clock.monotonic()), self._clock.monotonic()
+        self._seen = (now, monotonic)
         self.answered()
+        return (now - before[0]).total_seconds() - (monotonic - before[1])
 
     def answered(self) -> None:
         """Note that the store answers, whatever it said."""

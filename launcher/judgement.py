@@ -3,7 +3,7 @@
 Pure. `now` is the store's time; `gap` the seconds since the last pass, bounded, that clocks go on by.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
@@ -11,6 +11,7 @@ from job.contract.events import Failed, Finished, Progress, TrainingStarted
 from job.contract.reasons import Reason
 from job.contract.records import Claim, Heartbeat, Receipt, Stage
 from launcher.model import Attempt, Ending, RunRecord, Watch, seconds_between
+from launcher.pace import Pace
 from launcher.ports import Pod, PodState
 
 MESSAGE_LENGTH = 1000
@@ -44,6 +45,7 @@ class AttemptSeen:
     started: TrainingStarted | None = None
     progress: Progress | None = None
     terminal: Failed | Finished | None = None
+    pace: Pace = field(default_factory=Pace)
     receipts: tuple[Receipt, ...] = ()
     boot_log: str = ""
     """The provider's newest line on how the pod comes up."""
@@ -127,6 +129,8 @@ def _note_progress(attempt: Attempt, sight: AttemptSeen, now: datetime) -> Attem
         update["total_steps"] = sight.started.total_steps
     if sight.progress is not None:
         update |= {"epoch": sight.progress.epoch, "step": sight.progress.step}
+    if sight.storage and sight.pace != attempt.pace:
+        update["pace"] = sight.pace
     return attempt.model_copy(update=update) if update else attempt
 
 

@@ -5,6 +5,7 @@ that tells how it went, so that another launcher can go on from any point.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from launcher.actions import Actions, World, narrate
 from launcher.enforcement import Enforcement
@@ -140,10 +141,12 @@ class Loop:
         self._journal.refresh(held)
         before = held.record
         seen = observer.look(before)
-        enforcement.saw(seen.now)
+        seen = replace(seen, drift_seconds=enforcement.saw(seen.now))
         for trouble in observer.troubles:
             self._world.notifier.say(trouble)
         decision = decide(before, seen)
+        if decision.held_back:
+            self._world.notifier.say(f"no pod is asked for now: {decision.held_back}")
         self._actions.write(held, decision.record)
         narrate(before, held.record, self._world.notifier)
         for action in decision.actions:

@@ -14,6 +14,8 @@ from job.contract.reasons import Reason
 from job.contract.recipe import Recipe, TrainerName
 from job.contract.records import ArtefactKind, Receipt, Scores
 from job.contract.schema import Message, Utc, Wire
+from launcher.billing import Bill
+from launcher.pace import Pace, Speed
 
 Seconds = Annotated[float, Field(ge=0)]
 Dollars = Annotated[float, Field(ge=0)]
@@ -98,6 +100,14 @@ class RunSpec(Wire):
     timing: Timing = Timing()
     image: str = ""
     disk_gb: int = 0
+    images: Annotated[int, Field(ge=0)] = 0
+    """Of the data set; 0 where that is not known, and nothing can be forecast."""
+    paid: bool = False
+    """Whether its provider takes money, so that a price of nothing is one that is not known."""
+    cheapest: bool = True
+    """Whether offers are tried by what finishing costs on them; else in the provider's order."""
+    speeds: tuple[Speed, ...] = ()
+    """What forecasts reckon with: measured by earlier runs, and the estimate for all other machines."""
     max_attempts: Annotated[int, Field(ge=1, le=20)] = 3
     """Pods that may be tried; offers that could not be had do not count."""
 
@@ -152,6 +162,9 @@ class Attempt(Wire):
     epoch: int = 0
     step: int = 0
     total_steps: int = 0
+    pace: Pace = Pace()
+    falls_short_at: Utc | None = None
+    """When its measured speed first said that it will not finish in its time."""
     ended: Ending | None = None
     acknowledged: tuple[str, ...] = ()
     """Pods whose end the provider has acknowledged; absence is still to be confirmed."""
@@ -223,6 +236,8 @@ class RunRecord(Message):
     """Why no further attempt is made, where no attempt's own ending says so."""
     selection: Selection | None = None
     closed_at: Utc | None = None
+    bills: tuple[Bill, ...] = ()
+    """What the provider says that pods cost: the only thing that changes once a run is closed."""
 
     @property
     def last(self) -> Attempt | None:

@@ -16,6 +16,7 @@ from job.contract.schema import ContractError, M, decode
 from launcher.errors import ObjectMissing, PodError, StorageError
 from launcher.judgement import AttemptSeen, plain
 from launcher.model import Attempt, RunRecord, seconds_between
+from launcher.pace import pace_of
 from launcher.ports import Pod, Pods, PodState, Store, Stored
 from launcher.reconcile import Seen, wants_offers
 
@@ -101,6 +102,7 @@ class Observer:
             started=_last(events, TrainingStarted),
             progress=_last(events, Progress),
             terminal=_last_word(events),
+            pace=pace_of(events),
             receipts=tuple(receipts),
             boot_log=self._boot_log(attempt, pods) if not events else "",
         )

@@ -22,6 +22,10 @@ class PodState(StrEnum):
     """Its container ended; it may still exist and bill."""
 
 
+SOLD_OUT = "none"
+"""The stock of an offer that is not to be had now, as far as the provider knows."""
+
+
 @dataclass(frozen=True)
 class Offer:
     """A machine that could be rented."""
@@ -33,7 +37,7 @@ class Offer:
     location: str = ""
     """Where, in the provider's words, e.g. cloud and data center."""
     stock: str = ""
-    """How many there are, in the provider's words: advice, not a reservation."""
+    """How many there are, in the provider's words or SOLD_OUT: advice, not a reservation."""
 
 
 @dataclass(frozen=True)

@@ -11,18 +11,19 @@ from datetime import datetime
 from job.contract.manifest import expected_results
 from job.contract.reasons import Reason
 from job.contract.records import Receipt, Stage
-from launcher.budget import Window, window
+from launcher.budget import Window, ceiling_of, window
+from launcher.choice import NoChoice, choose
+from launcher.forecast import outlook
 from launcher.judgement import AttemptSeen, has_had_time_to_show, judge, reopened
 from launcher.model import Attempt, Ending, Missing, Phase, RunRecord, seconds_between
 from launcher.naming import PodName
 from launcher.outcome import outcome
 from launcher.ports import Offer
 from launcher.selection import select
+from launcher.timekeeping import clock_trouble
 
 GAP_SECONDS_MAX = 300.0
 """The most that the time between two passes adds to any clock: a laptop that slept saw and tried nothing."""
-REFUSALS_MAX = 20
-"""Offers that may refuse in a row before the run ends."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ class Seen:
     attempts: dict[int, AttemptSeen] = field(default_factory=dict)
     offers: tuple[Offer, ...] | None = None
     """None: the provider did not say, or was not asked."""
+    drift_seconds: float = 0.0
+    """What the store's clock went ahead of this machine's since this launcher last looked."""
 
     def of(self, attempt: Attempt) -> AttemptSeen:
         """Return what was seen of an attempt."""
@@ -77,6 +80,8 @@ class Decision:
 
     record: RunRecord
     actions: tuple[Action, ...] = ()
+    held_back: str = ""
+    """Why a pod that is called for is not asked for now."""
 
 
 def wants_offers(record: RunRecord) -> bool:
@@ -88,6 +93,7 @@ def decide(record: RunRecord, seen: Seen) -> Decision:
     """Return what follows for `record` from what was seen."""
     if record.phase.closed:
         return Decision(record)
+    trouble = clock_trouble(record, seen.now, seen.drift_seconds)
     gap = min(seconds_between(record.passed_at or seen.now, seen.now), GAP_SECONDS_MAX)
     record = record.model_copy(update={"passed_at": seen.now})
     for attempt in record.attempts:
@@ -96,6 +102,7 @@ def decide(record: RunRecord, seen: Seen) -> Decision:
     for attempt in record.attempts:
         if attempt.gone_at is None:
             record = record.with_attempt(judge(record, attempt, seen.of(attempt), seen.now, gap))
+    record = _note_outlook(record, seen.now)
     actions: list[Action] = []
     for attempt in record.attempts:
         actions += _to_terminate(record, attempt, seen)
@@ -104,14 +111,26 @@ def decide(record: RunRecord, seen: Seen) -> Decision:
         actions.append(Pull(away))
     record = _mark_collected(record, seen, away)
     if not record.all_gone:
-        actions += [Create(item.number) for item in record.attempts if item.open and item.asked_at is None]
-        return Decision(_leaked(_in_phase(record, seen, away), seen.now), tuple(actions))
+        unasked = [Create(item.number) for item in record.attempts if item.open and item.asked_at is None]
+        actions += [] if trouble else unasked
+        record = _leaked(_in_phase(record, seen, away), seen.now)
+        return Decision(record, tuple(actions), trouble if unasked else "")
     if _wants_another(record):
+        if trouble:
+            return Decision(record, tuple(actions), trouble)
         decision = _start_attempt(record, seen, actions)
         if decision.record.stopped is None:
             return decision
         record = decision.record
     return _settle(record, seen, away, actions, gap)
+
+
+def _note_outlook(record: RunRecord, now: datetime) -> RunRecord:
+    """Note when an attempt's measured speed first says that it will not finish in its time."""
+    attempt, expected = record.last, outlook(record, now)
+    if attempt is None or expected is None or expected.finishes or attempt.falls_short_at is not None:
+        return record
+    return record.with_attempt(attempt.model_copy(update={"falls_short_at": now}))
 
 
 def _to_terminate(record: RunRecord, attempt: Attempt, seen: Seen) -> list[Terminate]:
@@ -214,39 +233,17 @@ def _start_attempt(record: RunRecord, seen: Seen, actions: list[Action]) -> Deci
         return stop(Reason.CAP_REACHED, "the run's wall-clock limit has passed")
     if seen.offers is None:
         return Decision(record, tuple(actions))
-    ceiling = record.spec.budget.price_ceiling
-    offers = [offer for offer in seen.offers if ceiling is None or offer.price_per_hour <= ceiling]
-    if not offers:
-        wanted = (
-            "offers a machine" if ceiling is None else f"offers a machine for ${ceiling:.3f} an hour or less"
-        )
-        return stop(Reason.NO_OFFER, f"{record.spec.provider} no longer {wanted}")
-    if sum(attempt.refused for attempt in record.attempts) >= REFUSALS_MAX:
-        return stop(Reason.NO_OFFER, f"{REFUSALS_MAX} offers in a row could not be had")
-    refusals = _refusals(record)
-    if offers and all(refusals.get((offer.name, offer.location)) for offer in offers):
-        why = refusals[offers[0].name, offers[0].location]
-        return stop(Reason.CREATE_REFUSED, f"every offer was refused, so the request is wrong: {why}")
+    chosen = choose(record, seen.offers, seen.now)
+    if isinstance(chosen, NoChoice):
+        return stop(chosen.reason, chosen.message)
     number = len(record.attempts) + 1
-    offer = offers[(number - 1) % len(offers)]
-    price_ceiling = offer.price_per_hour if ceiling is None else ceiling
+    price_ceiling = ceiling_of(record, chosen.price_per_hour)
     span = window(record, price_ceiling, seen.now)
     if span is None:
         return stop(Reason.CAP_REACHED, "the cap leaves no time for another attempt")
-    attempt = _intent(record, number, offer, price_ceiling, span, seen.now)
+    attempt = _intent(record, number, chosen, price_ceiling, span, seen.now)
     record = record.with_attempt(attempt).model_copy(update={"phase": Phase.PROVISIONING})
     return Decision(record, (*actions, Create(number)))
-
-
-def _refusals(record: RunRecord) -> dict[tuple[str, str], str]:
-    """Return for each offer why its last request was refused, "" where that may pass or it was had."""
-    return {
-        (attempt.offer, attempt.offer_location): attempt.ended.message
-        if attempt.refused and attempt.ended and attempt.ended.reason is Reason.CREATE_REFUSED
-        else ""
-        for attempt in record.attempts
-        if attempt.asked_at is not None
-    }
 
 
 def _intent(

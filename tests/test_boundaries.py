@@ -16,7 +16,10 @@ SDKS = {
     "docker": "launcher/pods",
     "runpod": "launcher/pods",
 }
-CORE = ("model", "ports", "reconcile", "judgement", "budget", "selection", "outcome", "errors")
+CORE = (
+    *("model", "ports", "reconcile", "judgement", "selection", "outcome", "errors", "timekeeping"),
+    *("budget", "billing", "pace", "speeds", "forecast", "choice"),
+)
 
 
 def sources(package: str) -> list[Path]:

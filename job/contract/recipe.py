@@ -89,6 +89,10 @@ class Recipe(Wire):
         regular = range(self.save_every, self.max_epochs + 1, self.save_every)
         return tuple(sorted({*regular, self.max_epochs}))
 
+    def steps_per_epoch(self, images: int) -> int:
+        """Return the optimizer steps of one epoch over `images`; the last batch may be smaller and counts."""
+        return -(-images * self.repeat_count // self.batch_size)
+
     def checkpoint_name(self, epoch: int) -> str:
         """Return the checkpoint's file name after `epoch`, numbered as sd-scripts numbers them."""
         return f"{self.output_name}-{epoch:06d}.safetensors"

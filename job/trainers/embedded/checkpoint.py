@@ -14,7 +14,6 @@ from torch import Tensor
 from job.contract.recipe import Recipe
 from job.trainers.embedded.base_model import BaseModel
 from job.trainers.embedded.dataset import Dataset
-from job.trainers.embedded.order import steps_per_epoch
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "float": torch.float32}
 
@@ -37,7 +36,7 @@ def describe(recipe: Recipe, dataset: Dataset, base: BaseModel, *, epoch: int, s
     """Return the metadata of the checkpoint after `epoch`; names and spellings are sd-scripts'."""
     width, height = recipe.resolution
     folder = dataset.folder.name
-    per_epoch = steps_per_epoch(len(dataset.images), recipe.repeat_count, recipe.batch_size)
+    per_epoch = recipe.steps_per_epoch(len(dataset.images))
     facts: dict[str, object] = {
         "ss_network_module": "networks.lora",
         "ss_network_dim": recipe.lora_dim,

@@ -11,11 +11,6 @@ import random
 from job.contract.recipe import Recipe
 
 
-def steps_per_epoch(images: int, repeats: int, batch_size: int) -> int:
-    """Return optimizer steps in one epoch; the last batch may be smaller and counts."""
-    return -(-images * repeats // batch_size)
-
-
 def derived_seed(seed: int, *purpose: str | int) -> int:
     """Return a seed below 2**63 for one purpose, such as ("step", 17): independent of all others."""
     text = "/".join(map(str, (seed, *purpose)))

@@ -28,7 +28,6 @@ from job.trainers.embedded.order import (
     epoch_batches,
     rate_factor,
     step_captions,
-    steps_per_epoch,
 )
 from job.trainers.embedded.state import load_state, save_state
 from job.trainers.embedded.text import CaptionEncoder
@@ -61,7 +60,7 @@ class _Training:
             report,
         )
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
-        self._per_epoch = steps_per_epoch(len(dataset.images), recipe.repeat_count, recipe.batch_size)
+        self._per_epoch = recipe.steps_per_epoch(len(dataset.images))
         self._total = self._per_epoch * recipe.max_epochs
         self._dtype = self._precision()
         self._scaler = torch.amp.GradScaler(self._device, enabled=self._dtype is torch.float16)

@@ -12,7 +12,6 @@ from job.trainers.embedded.order import (
     epoch_batches,
     rate_factor,
     step_captions,
-    steps_per_epoch,
     vary_caption,
 )
 from tests.job.trainers.recipes import small
@@ -26,8 +25,9 @@ CAPTION = "pixel art, punk, red hat, blue eyes, pipe, smile"
 def test_an_epoch_shows_each_image_as_often_as_asked(
     images: int, repeats: int, batch: int, epoch: int
 ) -> None:
-    batches = epoch_batches(images, small(repeat_count=repeats, batch_size=batch), epoch)
-    assert len(batches) == steps_per_epoch(images, repeats, batch) == -(-images * repeats // batch)
+    recipe = small(repeat_count=repeats, batch_size=batch)
+    batches = epoch_batches(images, recipe, epoch)
+    assert len(batches) == recipe.steps_per_epoch(images) == -(-images * repeats // batch)
     assert Counter(n for b in batches for n in b) == dict.fromkeys(range(images), repeats)
     assert all(len(b) == batch for b in batches[:-1])
 
