@@ -48,6 +48,15 @@ def write_atomically(path: Path, data: bytes, *, private: bool = False) -> None:
         file.write(data)
 
 
+def keep_end(path: Path, *, above: int, end: int) -> None:
+    """Cut a log that is longer than `above` bytes down to its last `end`; who appends to it goes on behind.
+
+    Raises OSError.
+    """
+    if path.stat().st_size > above:
+        path.write_bytes(path.read_bytes()[-end:])
+
+
 def chunks(file: IO[bytes]) -> Iterator[bytes]:
     """Yield what is left of a file, a piece at a time."""
     while chunk := file.read(CHUNK_BYTES):

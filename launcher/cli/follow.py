@@ -18,6 +18,7 @@ def follow(place: Workplace, run_id: str, *, as_json: bool) -> int:
 
     Ctrl-C, SIGTERM and a closed terminal detach: the run goes on under its deadline.
     """
+    place.guard(place.journal.read(run_id))
     try:
         with showing(place.narrator) as view:
             record = Loop(place.world, place.journal, on_pass=view.on_pass, mend=place.mend).drive(run_id)

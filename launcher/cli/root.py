@@ -25,6 +25,7 @@ COMMANDS = {
     "status": "Show runs, their pods and what they cost.",
     "cancel": "End a run and its pod, keep what was saved.",
     "reconcile": "Look after all open runs once, for cron and CI.",
+    "reap": "End pods that nobody looks after: past their deadline, or of a run that is over.",
     "doctor": "Check that this machine can run what is configured.",
     "init": "Write a retrain.toml that explains every setting.",
     "check": "List what is wrong with a data set.",

@@ -52,6 +52,7 @@ def command(*, as_json: bool, detach: bool, flags: SettingsFlags) -> int:
         narrator.say(f"run {record.run_id} of {name} is on record")
         if not detach:
             return follow(place, record.run_id, as_json=as_json)
+        place.guard(record)
         record = Loop(world, place.journal, mend=place.mend).drive(record.run_id, until=has_pod)
         narrator.say(f"`retrain attach {record.run_id}` follows it, `retrain reconcile` looks after it")
         print_result(place, record, as_json=as_json)

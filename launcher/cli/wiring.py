@@ -12,7 +12,8 @@ from launcher.errors import RetrainError, StorageError, UsageError
 from launcher.home import Home
 from launcher.journal import Journal, this_launcher
 from launcher.loop import Loop
-from launcher.model import Phase
+from launcher.model import Phase, RunRecord
+from launcher.ports import Notifier, Store
 from launcher.report.text import leaked_lines
 from launcher.settings import Settings
 from launcher.storage.embedded import EmbeddedServer
@@ -20,6 +21,9 @@ from launcher.storage.s3 import S3Store
 from launcher.storage.s3_config import S3Config
 
 PULLS_AT_ONCE = 6
+HASTY_ATTEMPTS = 2
+HASTY_READ_SECONDS = 10.0
+"""Of who can do without the store."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,8 @@ class Workplace:
     """The store on loopback, where no bucket is configured."""
     endpoint_url: str | None = None
     """Where `world` and `journal` look for the store."""
+    guard: Callable[[RunRecord], None] = lambda _: None
+    """Sees to it that a run's pods are ended on time even if this command dies."""
 
     def mend(self) -> None:
         """Start the embedded store again if it died under a run: nobody else would.
@@ -59,18 +65,8 @@ class Workplace:
 
     def rest(self) -> None:
         """Let go of the embedded store; who leaves it last stops it when no run needs it any more."""
-        if self.server is None:
-            return
-        try:
-            self.server.stop(needed=self._has_open_run)
-        except RetrainError as error:
-            self.narrator.say(f"the embedded store goes on running: {error}")
-
-    def _has_open_run(self) -> bool:
-        if self.server is not None and not self.server.is_at(self.endpoint_url):
-            return True
-        # One by one: a record that cannot be read is an error here, never an absence.
-        return any(not self.journal.read(run_id).phase.closed for run_id in self.journal.run_ids())
+        if self.server is not None:
+            _leave(self.server, self.journal, self.endpoint_url, self.narrator)
 
 
 @contextmanager
@@ -88,7 +84,13 @@ def workplace(settings: Settings, narrator: Narrator) -> Iterator[Workplace]:
         home=home,
         pulls_at_once=PULLS_AT_ONCE,
     )
-    place = Workplace(world, Journal(store, this_launcher()), narrator, server, config.endpoint_url)
+
+    def guard(record: RunRecord) -> None:
+        from launcher.cli.watch import start_watchdog
+
+        start_watchdog(settings, world.pods, record, narrator)
+
+    place = Workplace(world, Journal(store, this_launcher()), narrator, server, config.endpoint_url, guard)
     try:
         retry_leaked(place)
         yield place
@@ -97,6 +99,42 @@ def workplace(settings: Settings, narrator: Narrator) -> Iterator[Workplace]:
         raise
     finally:
         place.rest()
+
+
+@contextmanager
+def store_as_it_is(settings: Settings, notifier: Notifier) -> Iterator[Store | None]:
+    """Open the store for a moment, impatiently and without starting anything; None where it does not run.
+
+    For who can do without it. Raises UsageError when a configured one has no keys, StorageError.
+    """
+    if settings.storage.bucket:
+        yield S3Store(storage_config(settings), attempts=HASTY_ATTEMPTS, read_seconds=HASTY_READ_SECONDS)
+        return
+    server = embedded_server(settings, say=notifier.say)
+    if not server.is_running():
+        yield None
+        return
+    config = server.connect()
+    store = S3Store(config, attempts=HASTY_ATTEMPTS, read_seconds=HASTY_READ_SECONDS)
+    try:
+        yield store
+    finally:
+        _leave(server, Journal(store, this_launcher()), config.endpoint_url, notifier)
+
+
+def _leave(server: EmbeddedServer, journal: Journal, endpoint_url: str | None, notifier: Notifier) -> None:
+    """Stop the embedded store unless somebody uses it, a run is open, or that cannot be told."""
+
+    def is_needed() -> bool:
+        if not server.is_at(endpoint_url):
+            return True
+        # One by one: a record that cannot be read is an error here, never an absence.
+        return any(not journal.read(run_id).phase.closed for run_id in journal.run_ids())
+
+    try:
+        server.stop(needed=is_needed)
+    except RetrainError as error:
+        notifier.say(f"the embedded store goes on running: {error}")
 
 
 def nothing_yet(settings: Settings) -> bool:

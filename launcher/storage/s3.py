@@ -25,7 +25,7 @@ from urllib3.exceptions import HTTPError
 from job.contract.manifest import Link
 from launcher.errors import ObjectMissing, StorageError
 from launcher.ports import Stored
-from launcher.storage.s3_config import S3Config
+from launcher.storage.s3_config import ATTEMPTS, READ_SECONDS, S3Config
 from launcher.storage.s3_errors import is_skewed, no_store, translate, was_resent
 from launcher.storage.s3_reading import Reading
 
@@ -53,9 +53,12 @@ class _Ended(BaseSubscriber):
 class S3Store:
     """A bucket, as `launcher.ports.Store` describes it. Safe to share between threads."""
 
-    def __init__(self, config: S3Config) -> None:
+    def __init__(
+        self, config: S3Config, *, attempts: int = ATTEMPTS, read_seconds: float = READ_SECONDS
+    ) -> None:
+        """`attempts` and `read_seconds` are how patient it is with a store that does not answer."""
         self.config = config
-        self._client = config.client()
+        self._client = config.client(attempts=attempts, read_seconds=read_seconds)
         apart = config.pod_endpoint_url not in (None, config.endpoint_url)
         # A client of its own costs half a second: only where pods see another host.
         self._presigner = config.presigner() if apart else self._client

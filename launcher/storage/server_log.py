@@ -7,6 +7,8 @@ import re
 from contextlib import suppress
 from pathlib import Path
 
+from launcher.files import keep_end
+
 OUTPUT_BYTES_MAX = 8 << 20
 LOGS_KEPT = 4
 TAIL_LINES = 15
@@ -36,9 +38,7 @@ class ServerLog:
     def trim(self) -> None:
         """Keep the end of what weed said when it has become long. It appends, so it goes on behind that."""
         with suppress(OSError):
-            if self.output.stat().st_size > OUTPUT_BYTES_MAX:
-                end = self.output.read_bytes()[-TAIL_BYTES:]
-                self.output.write_bytes(end)
+            keep_end(self.output, above=OUTPUT_BYTES_MAX, end=TAIL_BYTES)
 
     def tail(self) -> str:
         """Return the last lines that weed wrote, errors alone where there are any; stacks would bury them.

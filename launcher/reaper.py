@@ -1,0 +1,129 @@
+"""Looks at a provider's pods and ends those that must end, without being the launcher of their runs.
+
+Stateless: it keeps no record, takes no lease and writes nothing to the store. Knows the ports; what must end
+is judged in `launcher.reap`.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from datetime import datetime
+
+from launcher.errors import PodError, RetrainError, UnreadableRecord, UsageError
+from launcher.journal import Journal
+from launcher.model import RunRecord
+from launcher.ports import Clock, Notifier, Pods, Store
+from launcher.reap import Verdict, earliest, judge, ours
+
+PAUSE_SECONDS = 5.0
+"""Between two looks whether a pod is gone."""
+Opening = Callable[[], AbstractContextManager[Store | None]]
+"""Opens the store of the runs' records for a moment; None where there is none to be had. May raise."""
+
+
+@dataclass(frozen=True)
+class Sight:
+    """Every pod of ours at one moment, and what is to become of each."""
+
+    now: datetime
+    verdicts: tuple[Verdict, ...]
+
+    @property
+    def due(self) -> tuple[Verdict, ...]:
+        """Return those that must end now."""
+        return tuple(verdict for verdict in self.verdicts if verdict.due)
+
+
+class Reaper:
+    """Judges and ends the pods of one namespace, or of one run in it."""
+
+    def __init__(
+        self,
+        pods: Pods,
+        clock: Clock,
+        notifier: Notifier,
+        *,
+        namespace: str,
+        run_id: str | None = None,
+        store: Opening = lambda: nullcontext(None),
+    ) -> None:
+        self._pods = pods
+        self._clock = clock
+        self._notifier = notifier
+        self._namespace = namespace
+        self._run_id = run_id
+        self._store = store
+
+    def look(self) -> Sight:
+        """List the pods once and judge ours. Raises PodError when the provider does not answer."""
+        # Pods first: a record that is read after them knows everything that led to them.
+        found = ours(self._pods.list(), namespace=self._namespace, run_id=self._run_id)
+        clocks = [self._pods.now()]
+        if not found:
+            return Sight(clocks[0], ())
+        stores_now, records = self._on_record({mine.name.run_id for mine in found})
+        now = earliest([*clocks, stores_now] if stores_now else clocks)
+        return Sight(now, tuple(judge(mine, records.get(mine.name.run_id), now) for mine in found))
+
+    def is_closed(self, run_id: str) -> bool:
+        """Whether a run is known to be closed."""
+        _, records = self._on_record({run_id})
+        return run_id in records and records[run_id].phase.closed
+
+    def end(self, due: Iterable[Verdict], *, seconds: float) -> tuple[Verdict, ...]:
+        """Ask for the end of pods until all are confirmed gone, for `seconds` at the most; return the others.
+
+        Gone is what the provider acknowledged, and then shows neither in its list nor by id.
+        """
+        left = {verdict.pod.pod_id: verdict for verdict in due}
+        acknowledged: set[str] = set()
+        until = self._clock.monotonic() + seconds
+        while left:
+            acknowledged |= {pod_id for pod_id in left if self._ask(pod_id)}
+            for pod_id in self._absent(acknowledged & left.keys()):
+                del left[pod_id]
+            rest = until - self._clock.monotonic()
+            if not left or rest <= 0:
+                break
+            self._clock.sleep(min(PAUSE_SECONDS, rest))
+        return tuple(left.values())
+
+    def _ask(self, pod_id: str) -> bool:
+        """Ask for a pod's end; whether that was acknowledged."""
+        try:
+            return self._pods.terminate(pod_id)
+        except PodError as error:
+            self._notifier.say(f"pod {pod_id} could not be ended yet: {error}")
+            return False
+
+    def _absent(self, pod_ids: Iterable[str]) -> Sequence[str]:
+        """Return which pods the provider shows no longer. An error is no absence."""
+        wanted = sorted(pod_ids)
+        if not wanted:
+            return ()
+        try:
+            shown = {pod.pod_id for pod in self._pods.list()}
+            return [pod_id for pod_id in wanted if pod_id not in shown and self._pods.get(pod_id) is None]
+        except PodError as error:
+            self._notifier.say(f"nobody knows yet whether {', '.join(wanted)} is gone: {error}")
+            return ()
+
+    def _on_record(self, run_ids: Iterable[str]) -> tuple[datetime | None, Mapping[str, RunRecord]]:
+        """Return the store's time and the records that can be read; nothing of what cannot."""
+        found: dict[str, RunRecord] = {}
+        now: datetime | None = None
+        try:
+            with self._store() as store:
+                if store is None:
+                    return None, {}
+                journal = Journal(store, holder="")
+                now = store.now()
+                for run_id in sorted(run_ids):
+                    try:
+                        found[run_id] = journal.read(run_id)
+                    except (UsageError, UnreadableRecord) as error:
+                        self._notifier.say(f"{error}; the deadline in its pod's name counts")
+        except RetrainError as error:
+            # Not asked for the other records: a store that is silent would be waited for again and again.
+            self._notifier.say(f"the records cannot be read, the deadlines in the pods' names count: {error}")
+        return now, found
