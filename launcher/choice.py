@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Literal
 
 from job.contract.reasons import Reason
 from launcher.budget import ceiling_of, window
@@ -16,6 +17,7 @@ from launcher.ports import SOLD_OUT, Offer
 
 REFUSALS_MAX = 20
 """Offers that may refuse in a row before the run ends."""
+_USE = {None: 0, Reason.CAP_REACHED: 1, Reason.NO_OFFER: 2}
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class Appraisal:
     """None where nothing is known of its speed."""
     why_not: str = ""
     """Why it is not to be taken; empty where it may be."""
-    reason: Reason | None = None
+    reason: Literal[Reason.NO_OFFER, Reason.CAP_REACHED] | None = None
     """Of `why_not`: the offer itself, or what the cap leaves."""
 
 
@@ -47,10 +49,10 @@ def appraise(record: RunRecord, offers: Sequence[Offer], now: datetime) -> tuple
     """
     tried = [(attempt.offer, attempt.offer_location) for attempt in record.attempts]
 
-    def order(seen: Appraisal) -> tuple[bool, int, bool, bool, float]:
+    def order(seen: Appraisal) -> tuple[int, int, bool, bool, float]:
         offer, expected = seen.offer, seen.forecast
         return (
-            bool(seen.why_not),
+            _USE[seen.reason],
             tried.count((offer.name, offer.location)),
             offer.stock == SOLD_OUT,
             expected is not None and not expected.finishes,

@@ -77,10 +77,13 @@ class Journal:
             sorted(item.key.removeprefix(keys.RECORDS_PREFIX).removesuffix(".json") for item in listed)
         )
 
-    def records(self, say: Callable[[str], None]) -> tuple[RunRecord, ...]:
-        """Return every record that can be read, oldest first; of the others `say` is told."""
+    def records(self, say: Callable[[str], None], *, newest: int | None = None) -> tuple[RunRecord, ...]:
+        """Return every record that can be read, oldest first; of the others `say` is told.
+
+        With `newest`, only so many of the last ones are looked at.
+        """
         found = []
-        for run_id in self.run_ids():
+        for run_id in self.run_ids()[-newest if newest else None :]:
             try:
                 found.append(self.read(run_id))
             except UnreadableRecord as error:

@@ -19,9 +19,14 @@ LOCAL_LEAK_SECONDS = 60.0
 
 
 def run_spec(
-    settings: Settings, inputs: Sequence[InputFile], evaluation: EvaluationPlan | None, *, place: str
+    settings: Settings,
+    inputs: Sequence[InputFile],
+    evaluation: EvaluationPlan | None,
+    *,
+    place: str,
+    images: int = 0,
 ) -> RunSpec:
-    """Return what a run of these settings is asked to do; `place` is the provider's."""
+    """Return what a run of these settings is asked to do; `place` is the provider's, `images` the data's."""
     local = settings.run.provider is Provider.PROCESS
     budget, clocks = settings.budget, settings.clocks
     reserve = budget.teardown_reserve_minutes * 60
@@ -57,6 +62,9 @@ def run_spec(
             grace_seconds=clocks.grace,
             state_every_seconds=clocks.state_every,
         ),
+        images=images,
+        paid=settings.run.provider is Provider.RUNPOD,
+        cheapest=settings.runpod.cheapest,
         image=settings.pod.image,
         disk_gb=settings.pod.disk_gb,
     )

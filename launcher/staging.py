@@ -5,17 +5,17 @@ Knows the data set, settings, the store as a port. Nothing that costs money happ
 
 import secrets
 import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
 from job.contract import keys
 from job.contract.manifest import InputRole, SamplePrompt
-from launcher.budget import window
 from launcher.dataset.checks import check, require_sound
 from launcher.dataset.packing import pack
 from launcher.dataset.reading import open_dataset
-from launcher.errors import BudgetError, UsageError
+from launcher.errors import UsageError
 from launcher.files import disk_errors, sha256_of
 from launcher.home import Home
 from launcher.manifests import EXPIRY_MARGIN, refuse_early_expiry
@@ -63,13 +63,20 @@ def find_source(settings: Settings) -> Source:
 
 
 def stage(
-    settings: Settings, store: Store, home: Home, notifier: Notifier, *, now: datetime, place: str
+    settings: Settings,
+    store: Store,
+    home: Home,
+    notifier: Notifier,
+    *,
+    now: datetime,
+    place: str,
+    settle: Callable[[RunRecord], RunRecord] = lambda record: record,
 ) -> RunRecord:
     """Bring everything a run needs into the bucket and return its record, not yet written.
 
-    `now` is the store's time, `place` the provider's.
-    Raises DatasetError when the data cannot be trained, BudgetError when the cap leaves no time,
-    LocalDiskError when the results could not be kept.
+    `now` is the store's time, `place` the provider's. `settle` gets the record before anything is uploaded
+    and returns it as it may be; what it raises goes on up.
+    Raises DatasetError when the data cannot be trained, LocalDiskError when the results could not be kept.
     """
     home.check()
     source = find_source(settings)
@@ -92,9 +99,11 @@ def stage(
         record = RunRecord(
             run_id=run_id,
             created_at=now,
-            spec=run_spec(settings, inputs, evaluation_plan(settings, prompts), place=place),
+            spec=run_spec(
+                settings, inputs, evaluation_plan(settings, prompts), place=place, images=len(captions)
+            ),
         )
-        _refuse_over_budget(settings, record, now)
+        record = settle(record)
         _refuse_links_that_end_early(record, store)
         notifier.say(f"uploading {sum(item.bytes for item in inputs) / 1e6:.2f} MB")
         store.upload_all({item.key: path for item, path in zip(inputs, files.values(), strict=True)})
@@ -152,14 +161,3 @@ def _refuse_links_that_end_early(record: RunRecord, store: Store) -> None:
     last_deadline = record.created_at + timedelta(seconds=record.spec.budget.max_seconds)
     link = store.presign_get(record.spec.inputs[0].key, expires_at=last_deadline + 2 * EXPIRY_MARGIN)
     refuse_early_expiry(link.expires_at, last_deadline)
-
-
-def _refuse_over_budget(settings: Settings, record: RunRecord, now: datetime) -> None:
-    """Refuse a cap that does not even pay for the reserve, before anything is spent."""
-    price = settings.budget.price_ceiling or settings.budget.local_price_per_hour
-    if window(record, price, now) is None:
-        cap = settings.budget.cap_dollars
-        raise BudgetError(
-            f"${cap:.2f} does not pay for the teardown reserve at ${price:.3f} an hour",
-            next_step="raise budget.cap_dollars or shorten budget.teardown_reserve_minutes",
-        )

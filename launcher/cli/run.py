@@ -4,12 +4,16 @@ import click
 
 from launcher.cli.options import SettingsFlags, settings_options
 
+SPEEDS_OF_RUNS = 30
+"""The last runs whose measured speeds make the forecast."""
+
 
 @click.command("run")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
+@click.option("--trim", is_flag=True, help="Train fewer epochs where all of them do not fit under the cap.")
 @click.option("--detach", is_flag=True, help="Return as soon as the pod is asked for; follow with attach.")
 @settings_options
-def command(*, as_json: bool, detach: bool, flags: SettingsFlags) -> int:
+def command(*, as_json: bool, trim: bool, detach: bool, flags: SettingsFlags) -> int:
     """Train: check and pack the data, rent a pod, bring every checkpoint home, prove the pod gone.
 
     Ctrl-C detaches: the run goes on under its deadline, `retrain attach` follows it.
@@ -20,9 +24,11 @@ def command(*, as_json: bool, detach: bool, flags: SettingsFlags) -> int:
     from launcher.cli.wiring import workplace
     from launcher.errors import UsageError
     from launcher.loop import Loop
+    from launcher.model import RunRecord
     from launcher.staging import stage
     from launcher.storage.probe import require_conditions
     from launcher.storage.s3 import S3Store
+    from launcher.terms import settle, with_speeds
 
     settings = flags.load()
     require_startable(settings)
@@ -39,8 +45,20 @@ def command(*, as_json: bool, detach: bool, flags: SettingsFlags) -> int:
             # The embedded store is known to keep them; of a bucket of the user's nobody knows yet.
             assert isinstance(world.store, S3Store)
             require_conditions(world.store)
+
+        def settled(record: RunRecord) -> RunRecord:
+            # What cannot be read was told of at the start.
+            earlier = place.journal.records(lambda _: None, newest=SPEEDS_OF_RUNS)
+            return settle(with_speeds(record, earlier), world.pods.offers(), narrator, trim=trim)
+
         record = stage(
-            settings, world.store, world.home, narrator, now=world.store.now(), place=world.pods.place
+            settings,
+            world.store,
+            world.home,
+            narrator,
+            now=world.store.now(),
+            place=world.pods.place,
+            settle=settled,
         )
 
         def make_room() -> None:

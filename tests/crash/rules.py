@@ -119,8 +119,8 @@ RULES = (
     Rule(
         "one pod at a time",
         "launcher/reconcile.py",
-        "    if not record.all_gone:\n        actions +=",
-        "    if any(attempt.open for attempt in record.attempts):\n        actions +=",
+        "    if not record.all_gone:\n        unasked",
+        "    if any(attempt.open for attempt in record.attempts):\n        unasked",
     ),
     Rule(
         "of two pods the one without the claim is ended",
