@@ -1,0 +1,116 @@
+"""The detached watchdog as a process: it outlives who started it, and nobody reads a secret off it."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.simulators.runpod import Simulator
+
+pytestmark = pytest.mark.slow
+
+SECONDS = 8
+"""From the launcher's start to the hard deadline."""
+LAUNCHER = """
+import os, signal, sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from launcher.cli.narrator import Narrator
+from launcher.cli.providers import pods_of
+from launcher.cli.watch import start_watchdog
+from launcher.naming import PodName
+from launcher.ports import Offer, PodSpec
+from launcher.settings import load_settings
+from tests.launcher.world import FakeWorld
+
+seconds = float(sys.argv[1])
+settings = load_settings()
+pods = pods_of(settings)
+record = FakeWorld(Path("fakes")).record(max_seconds=seconds)
+record = record.model_copy(update={"created_at": datetime.now(UTC)})
+narrator = Narrator()
+start_watchdog(settings, pods, record, narrator)
+start_watchdog(settings, pods, record, narrator)
+name = PodName(record.spec.namespace, record.run_id, 1, record.created_at + timedelta(seconds=seconds))
+pods.create(PodSpec(str(name), Offer("NVIDIA A40", 1.0, "SECURE"), {}, image="image", disk_gb=20))
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.fixture
+def cloud(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Simulator]:
+    with Simulator() as simulator:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("HOME", str(tmp_path))
+        monkeypatch.setenv("RUNPOD_API_BASE_URL", simulator.serve())
+        monkeypatch.delenv("RUNPOD_API_KEY", raising=False)
+        monkeypatch.setenv("RETRAIN_RUN__PROVIDER", "runpod")
+        monkeypatch.setenv("RETRAIN_RUNPOD__API_KEY", simulator.account_key)
+        yield simulator
+
+
+@pytest.fixture
+def watching(tmp_path: Path) -> Iterator[Callable[[], list[psutil.Process]]]:
+    """Find the watchdogs of this test; whatever is left of them is ended."""
+
+    def find() -> list[psutil.Process]:
+        found = []
+        for process in psutil.process_iter():
+            try:
+                if "--watch" in process.cmdline() and process.cwd() == str(tmp_path):
+                    found.append(process)
+            except (psutil.Error, OSError):
+                continue
+        return found
+
+    yield find
+    for process in find():
+        process.kill()
+
+
+def until(condition: Callable[[], object], seconds: float = 90) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"it did not happen in {seconds:.0f} s"
+        time.sleep(0.05)
+
+
+def test_it_outlives_the_launcher_and_ends_the_pod_at_its_deadline(
+    cloud: Simulator, watching: Callable[[], list[psutil.Process]], tmp_path: Path
+) -> None:
+    stranger = cloud.add_stranger("notebook")
+    done = subprocess.run(
+        [sys.executable, "-c", LAUNCHER, str(SECONDS)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == -signal.SIGKILL and done.stderr.count("a watchdog, process") == 1, done.stderr
+    (process,) = watching()
+    assert os.getsid(process.pid) == process.pid  # no terminal's end reaches it
+    log = tmp_path / ".retrain" / "watchdogs" / "run-1.log"
+    until(lambda: "watching over run run-1" in log.read_text())
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGHUP)
+    (pod,) = cloud.existing
+    until(lambda: not cloud.existing)
+    assert pod.ended_at is not None and stranger.exists and cloud.touched_strangers == []
+    assert int(pod.ended_at.timestamp()) >= int(pod.name.rpartition("-")[2])
+    until(lambda: "confirmed gone" in log.read_text())
+    assert process.is_running() and watching() == [process]
+    everything = [done.stdout, done.stderr, log.read_text(), *process.cmdline()]
+    assert not [text for text in everything if cloud.account_key in text]
+
+
+def test_once_it_ended_another_can_be_started(
+    cloud: Simulator, watching: Callable[[], list[psutil.Process]]
+) -> None:
+    for _ in range(2):
+        subprocess.run([sys.executable, "-c", LAUNCHER, "3600"], capture_output=True, check=False)
+        (process,) = watching()
+        process.kill()
+        until(lambda: not watching())
+    assert len(cloud.existing) == 2
