@@ -1,0 +1,142 @@
+"""What a night must have come to, by what the simulator, the bucket and the disk say. Believes no launcher."""
+
+import hashlib
+import re
+from collections.abc import Iterator, Sequence
+
+from job.contract import keys
+from job.contract.schema import ContractError, decode
+from launcher.budget import spent_at_most
+from launcher.model import Phase, RunRecord
+from tests.rehearsal.faults import Mishap
+from tests.rehearsal.night import CAP_DOLLARS, EPOCHS, OUTPUT, Night
+from tests.simulators.runpod import Operation
+
+SIGNED = re.compile(rb"X-Amz-(Signature|Credential|Security-Token)=", re.IGNORECASE)
+REFUSED = (401, 403, 422)
+"""What RunPod answers to requests that nobody should have made."""
+
+
+def broken(night: Night, mishaps: Sequence[Mishap] = ()) -> list[str]:
+    """Return a sentence for everything that does not hold; nothing is running any more."""
+    return [
+        *_unstruck(night, mishaps),
+        *_teardown(night),
+        *_data(night),
+        *_money(night),
+        *_requests(night),
+        *_secrets(night),
+    ]
+
+
+def receipt(night: Night) -> str:
+    """Return what the simulator billed, pod by pod, as text."""
+    simulator = night.simulator
+    lines = ["", "What the provider billed, by the simulator's own books:"]
+    for pod in simulator.pods:
+        if pod.stranger:
+            continue
+        end = pod.ended_at or simulator.now()
+        seconds = (end - pod.created_at).total_seconds()
+        ended = f"gone {end:%H:%M:%S} by {pod.ended_by}" if pod.ended_at else "STILL THERE"
+        lines.append(
+            f"  {pod.pod_id}  {pod.gpu_id:<18} {pod.data_center:<9} created {pod.created_at:%H:%M:%S},"
+            f" {ended}, {seconds:.0f} s, ${simulator.spent(pod.pod_id):.4f}"
+        )
+    record = _record(night)
+    stated = f", ${_stated(record):.4f} at most by the launcher" if record else ""
+    lines.append(f"  together ${simulator.spent():.4f}{stated}, cap ${CAP_DOLLARS:.2f}")
+    return "\n".join(lines) + "\n"
+
+
+def _unstruck(night: Night, mishaps: Sequence[Mishap]) -> Iterator[str]:
+    for mishap in mishaps:
+        if any(fault.times for fault in mishap.answers):
+            yield f"it did not happen that {mishap.words}"
+    struck = sum(mishap.strike is not None for mishap in mishaps)
+    seen = sum(pod.ended_by == "host" for pod in night.simulator.pods) + sum(
+        line.text == "host restarted" for pod in night.simulator.pods for line in list(pod.logs)
+    )
+    if seen != struck:
+        yield f"{struck} pods were to be struck by their hosts, {seen} were"
+
+
+def _teardown(night: Night) -> Iterator[str]:
+    for pod in night.simulator.existing:
+        yield f"pod {pod.pod_id} ({pod.name}) still exists"
+    if not night.stranger.exists or night.simulator.touched_strangers:
+        yield "somebody else's pod was touched"
+
+
+def _data(night: Night) -> Iterator[str]:
+    record = _record(night)
+    if record is None or record.phase is not Phase.DONE:
+        yield f"the run is not done: {record.phase.value if record else 'there is no run.json'}"
+    newest = {item.name: item for item in sorted(night.receipts(), key=lambda item: item.attempt)}
+    for epoch in range(1, EPOCHS + 1):
+        name = f"{OUTPUT}-{epoch:06d}.safetensors"
+        path = night.folder / "models" / name
+        if name not in newest:
+            yield f"{name} was never made"
+        elif not path.is_file():
+            yield f"{name} is not at home"
+        elif hashlib.sha256(path.read_bytes()).hexdigest() != newest[name].sha256:
+            yield f"{name} is not what its receipt says"
+    if not (night.folder / "models" / f"{OUTPUT}.safetensors").is_file():
+        yield "no epoch was selected"
+
+
+def _money(night: Night) -> Iterator[str]:
+    spent, record = night.simulator.spent(), _record(night)
+    if spent > CAP_DOLLARS:
+        yield f"${spent:.4f} were spent under a cap of ${CAP_DOLLARS:.2f}"
+    if record is not None and spent > _stated(record):
+        yield f"${spent:.4f} were spent, and the launcher says at most ${_stated(record):.4f}"
+
+
+def _requests(night: Night) -> Iterator[str]:
+    yield from night.simulator.checks.defects[:5]
+    injected = {fault.trouble for fault in night.simulator.faults.answers}
+    for record in night.simulator.records:
+        if record.operation is Operation.UNKNOWN or (record.status in REFUSED and not injected):
+            yield f"a request that RunPod does not know or refuses: {record.operation}, {record.status}"
+
+
+def _secrets(night: Night) -> Iterator[str]:
+    planted = {what: secret.encode() for what, secret in night.secrets.items()}
+    for where, text in _written(night):
+        if SIGNED.search(text):
+            yield f"a presigned link is in {where}"
+        for what, secret in planted.items():
+            if secret in text:
+                yield f"{what} is in {where}"
+
+
+def _written(night: Night) -> Iterator[tuple[str, bytes]]:
+    """Yield all that was said and written anywhere, but manifests, which are for links, and the store's own."""
+    for command in night.commands:
+        yield "what a command shows", command.said
+    for pod in night.simulator.pods:
+        yield f"the log of pod {pod.pod_id}", "\n".join(line.text for line in list(pod.logs)).encode()
+    for path in night.folder.rglob("*"):
+        if path.is_file() and not path.is_relative_to(night.folder / "store"):
+            yield str(path), path.read_bytes()
+    for item in night.store.list(""):
+        if "/manifests/" not in item.key and "/inputs/" not in item.key:
+            yield f"the bucket's {item.key}", night.store.get(item.key)[0]
+
+
+def _record(night: Night) -> RunRecord | None:
+    """Return the record as it lies at home, None where there is none or it cannot be read."""
+    path = night.folder / "models" / OUTPUT / "run.json"
+    try:
+        return decode(RunRecord, path.read_bytes())
+    except (OSError, ContractError):
+        return None
+
+
+def _stated(record: RunRecord) -> float:
+    return spent_at_most(record, record.closed_at or record.created_at)
+
+
+assert keys.RUNS_PREFIX
