@@ -8,12 +8,14 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --ed
 PYTEST_FLAGS ?= -n 2 --dist loadfile
 BENCH_FLAGS ?=
 SECONDS ?= 60
+FAULTS ?= host-kill
 
-.PHONY: help retrain test check fix fuzz bench
+.PHONY: help retrain rehearse test check fix fuzz bench
 .DELETE_ON_ERROR:
 
 help:
 	@echo 'make retrain  train: TRAINING_ZIP=... OUTPUT_NAME=... MAX_EPOCHS=...; see docs/settings.md'
+	@echo 'make rehearse a whole night at a simulated RunPod; FAULTS="host-kill ..."; see docs/rehearsal.md'
 	@echo 'make test     run all tests'
 	@echo 'make check    lint, formatting, types; edits nothing'
 	@echo 'make fix      lint and formatting, corrected'
@@ -36,6 +38,9 @@ retrain: $(VENV)/.local
 	  $${REPEAT_COUNT:+"--repeat-count=$$REPEAT_COUNT"} \
 	  $${INIT_WEIGHTS:+"--init-weights=$$INIT_WEIGHTS"} \
 	  $(RETRAIN_FLAGS)
+
+rehearse: $(VENV)/.dev
+	@$(BIN)/python -m tests.rehearsal $(FAULTS)
 
 test: $(VENV)/.dev
 	@$(BIN)/python -m pytest $(PYTEST_FLAGS)

@@ -4,7 +4,10 @@ REST v2 has neither. GraphQL retires early in 2027: then this module goes, with 
 The package is imported when it is needed, for that takes more than a second.
 """
 
+import logging
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from pydantic import SecretStr
@@ -28,7 +31,8 @@ class Balance:
 def stored_key() -> SecretStr | None:
     """Return the API key that `runpod config` stored for its default profile, None where there is none."""
     try:
-        import runpod
+        with _logging_kept():
+            import runpod
     except Exception:  # noqa: BLE001 - it reads its file when imported, and fails as that file is broken
         return None
     key = runpod.api_key
@@ -43,7 +47,8 @@ def balance(key: SecretStr) -> Balance:
     numbers: tuple[object, ...] = ()
     why = "an answer without the numbers that were asked for"
     try:
-        from runpod.api.graphql import run_graphql_query
+        with _logging_kept():
+            from runpod.api.graphql import run_graphql_query
 
         myself = run_graphql_query(_QUERY, api_key=key.get_secret_value())["data"]["myself"]
         numbers = (myself["clientBalance"], myself["currentSpendPerHr"])
@@ -54,3 +59,15 @@ def balance(key: SecretStr) -> Balance:
         return Balance(*known)
     # Raised out here: the package's errors quote what was sent, and their frames hold the key.
     raise PodError(f"RunPod did not tell the account's balance ({why})", next_step=_NEXT_STEP)
+
+
+@contextmanager
+def _logging_kept() -> Iterator[None]:
+    """Undo that the package, once imported, lets every library log to stderr: each request, over the view."""
+    root = logging.getLogger()
+    level, handlers = root.level, root.handlers[:]
+    try:
+        yield
+    finally:
+        root.setLevel(level)
+        root.handlers[:] = handlers

@@ -92,6 +92,13 @@ def test_all_variables_of_the_manual_page_are_known(clone: Path) -> None:
     assert ran.stdout.splitlines() == ["run", *(f"--{name.lower().replace('_', '-')}=1" for name in names)]
 
 
+def test_a_rehearsal_gets_its_faults(clone: Path) -> None:
+    assert make(clone, "rehearse").returncode == 0
+    assert make(clone, "rehearse", "FAULTS=list-lag host-restart").returncode == 0
+    asked = [line for line in (clone.parent / "log").read_text().splitlines() if "tests.rehearsal" in line]
+    assert asked == ["-m tests.rehearsal host-kill", "-m tests.rehearsal list-lag host-restart"]
+
+
 def test_the_set_up_runs_once_and_again_when_the_project_changes(clone: Path) -> None:
     for _ in range(3):
         assert make(clone, "retrain").returncode == 0

@@ -16,16 +16,15 @@ FOLDER = Path(__file__).parents[2] / "build" / "rehearsal"
 
 def main() -> int:
     """Play the night that the command line asks for and return the exit code."""
-    arguments = _arguments()
+    mishaps = [mishap(name) for name in _arguments().faults]
     heed()  # whoever ends this ends its pods and its store, too
-    mishaps = [mishap(name) for name in arguments.faults]
-    shutil.rmtree(arguments.folder, ignore_errors=True)
-    arguments.folder.mkdir(parents=True)
+    shutil.rmtree(FOLDER, ignore_errors=True)
+    FOLDER.mkdir(parents=True)
     began = time.monotonic()
     _tell("a night at a simulated RunPod, on real time; nothing leaves this machine, nothing costs anything")
     for item in mishaps:
         _tell(f"tonight {item.words}")
-    with night(arguments.folder, shown=True) as stage:
+    with night(FOLDER, shown=True) as stage:
         code = stage.play("run", mishaps=mishaps)
         wrong = [f"retrain ended with exit code {code}"] if code else []
         wrong += broken(stage, mishaps)
@@ -34,11 +33,11 @@ def main() -> int:
     if wrong:
         for sentence in wrong:
             _tell(f"does not hold: {sentence}")
-        _tell(f"the rehearsal failed after {minutes} min {seconds} s; what it left is in {arguments.folder}")
+        _tell(f"the rehearsal failed after {minutes} min {seconds} s; what it left is in {FOLDER}")
         return 1
     _tell(
-        f"everything held, after {minutes} min {seconds} s: exit code 0, every checkpoint home and equal to its"
-        " receipt, no pod left, the stranger's pod untouched, no secret anywhere"
+        f"everything held, after {minutes} min {seconds} s: exit code 0, every checkpoint home and equal to"
+        " its receipt, no pod left, the stranger's pod untouched, no secret anywhere"
     )
     return 0
 
@@ -50,7 +49,6 @@ def _arguments() -> argparse.Namespace:
         epilog="faults: " + "; ".join(f"{name}: {make().words}" for name, make in MISHAPS.items()),
     )
     parser.add_argument("faults", nargs="*", choices=[*MISHAPS], help="what goes wrong, in this order")
-    parser.add_argument("--folder", type=Path, default=FOLDER, help="emptied first; default: build/rehearsal")
     return parser.parse_args()
 
 

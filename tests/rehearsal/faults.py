@@ -31,7 +31,9 @@ def mishap(name: str) -> Mishap:
 
 
 MISHAPS: Mapping[str, Callable[[], Mishap]] = {
-    "host-kill": lambda: Mishap("the host of the pod fails, and the pod is gone", strike=Simulator.host_kills),
+    "host-kill": lambda: Mishap(
+        "the host of the pod fails, and the pod is gone", strike=Simulator.host_kills
+    ),
     "host-restart": lambda: Mishap(
         "the host of the pod restarts, and its disk is empty", strike=Simulator.host_restarts
     ),

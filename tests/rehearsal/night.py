@@ -18,7 +18,7 @@ from launcher.storage.embedded import EmbeddedServer
 from launcher.storage.s3 import S3Store
 from tests.rehearsal.command import Command
 from tests.rehearsal.faults import Mishap
-from tests.simulators.runpod import Pod, ProcessPod, Simulator, Timing
+from tests.simulators.runpod import Pod, ProcessPod, Simulator, Timing, kill_holders
 
 TIMING = Timing(provision=2, start=6, restart=1, host_restart=3, grace=10)
 """An image of a gigabyte or less, and a host that is there at once."""
@@ -144,7 +144,8 @@ def night(folder: Path, *, shown: bool = False) -> Iterator[Night]:
         yield stage
     finally:
         for command in stage.commands if stage else ():
-            if not command.ended():
-                command.kill()
+            command.kill()
+        # Watchdogs, too: without their provider they would look for it for days.
+        kill_holders(simulator.account_key)
         simulator.close(check=False)
         server.stop()

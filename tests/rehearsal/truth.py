@@ -1,10 +1,9 @@
-"""What a night must have come to, by what the simulator, the bucket and the disk say. Believes no launcher."""
+"""What a night must have come to, as simulator, bucket and disk have it. Believes no launcher."""
 
 import hashlib
 import re
 from collections.abc import Iterator, Sequence
 
-from job.contract import keys
 from job.contract.schema import ContractError, decode
 from launcher.budget import spent_at_most
 from launcher.model import Phase, RunRecord
@@ -113,7 +112,7 @@ def _secrets(night: Night) -> Iterator[str]:
 
 
 def _written(night: Night) -> Iterator[tuple[str, bytes]]:
-    """Yield all that was said and written anywhere, but manifests, which are for links, and the store's own."""
+    """Yield all that was said and written, but manifests, which are made of links, and the store's own."""
     for command in night.commands:
         yield "what a command shows", command.said
     for pod in night.simulator.pods:
@@ -137,6 +136,3 @@ def _record(night: Night) -> RunRecord | None:
 
 def _stated(record: RunRecord) -> float:
     return spent_at_most(record, record.closed_at or record.created_at)
-
-
-assert keys.RUNS_PREFIX

@@ -6,7 +6,7 @@
 from tests.simulators.runpod.clock import FakeClock
 from tests.simulators.runpod.faults import Conditions, Fault, KeyRights, Misfortune, Operation, Trouble
 from tests.simulators.runpod.pod import Pod, Status, Timing
-from tests.simulators.runpod.pods import Inert, ProcessPod, Scripted
+from tests.simulators.runpod.pods import Inert, ProcessPod, Scripted, kill_holders
 from tests.simulators.runpod.simulator import Simulator
 
 __all__ = [
@@ -24,4 +24,5 @@ __all__ = [
     "Status",
     "Timing",
     "Trouble",
+    "kill_holders",
 ]

@@ -157,16 +157,21 @@ class ProcessPod:
         process, self._process = self._process, None
         if process is None:
             return
-        # Twice: a process may have started another one meanwhile.
-        for _ in range(2):
-            for child in _holders(self._key):
-                with suppress(psutil.Error):
-                    child.kill()
+        kill_holders(self._key)
         if process.poll() is None:
             process.kill()
         process.wait()
         if self._disk is not None:
             shutil.rmtree(self._disk, ignore_errors=True)
+
+
+def kill_holders(key: str) -> None:
+    """Kill every process of this machine that has this very key in its environment, but this one."""
+    # Twice: a process may have started another one meanwhile.
+    for _ in range(2):
+        for child in _holders(key):
+            with suppress(psutil.Error):
+                child.kill()
 
 
 def _holders(key: str) -> Iterator[psutil.Process]:
