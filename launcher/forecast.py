@@ -57,6 +57,8 @@ class Outlook:
     """Of all attempts by then: an estimate."""
     epoch: int
     """The last epoch that will be saved."""
+    evaluation: bool
+    """Whether drawing and measuring is reckoned with: nobody may know how long that takes."""
 
 
 def forecast(record: RunRecord, offer: Offer, now: datetime) -> Forecast | None:
@@ -98,7 +100,8 @@ def outlook(record: RunRecord, now: datetime) -> Outlook | None:
     if per_step is None:
         return None
     training = max(0, attempt.total_steps - attempt.step) * per_step
-    drawing = _drawing(record, known_speeds(record, attempt.offer)).seconds
+    speeds = known_speeds(record, attempt.offer)
+    drawing = _drawing(record, speeds).seconds
     work = training + max(0.0, drawing - attempt.pace.evaluated_seconds)
     # Bounded: what a pod says of its steps and times may be any number.
     done_at = now + timedelta(seconds=min(work, SPAN_SECONDS_MAX))
@@ -112,7 +115,16 @@ def outlook(record: RunRecord, now: datetime) -> Outlook | None:
         ends_at=ends_at,
         dollars=sum(estimated_dollars(item, ends_at) for item in record.attempts),
         epoch=max(reached, default=0),
+        evaluation=record.spec.evaluation is None or speeds.drawn is not None,
     )
+
+
+def expected_words(expected: Outlook) -> str:
+    """Say when and for how much a run ends."""
+    if not expected.finishes:
+        return shortfall(expected)
+    what = "done" if expected.evaluation else "trained, not yet evaluated,"
+    return f"{what} about {expected.ends_at:%H:%M} UTC for about ${expected.dollars:.2f}"
 
 
 def shortfall(expected: Outlook) -> str:

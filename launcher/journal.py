@@ -6,13 +6,14 @@ Knows the store as a port. A launcher acts on a run only while it holds the run'
 
 import json
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 
 from job.contract import keys
 from job.contract.schema import ContractError, decode
+from launcher.billing import Bill
 from launcher.errors import (
     LeaseHeld,
     ObjectMissing,
@@ -189,6 +190,21 @@ class Journal:
             if record.phase.closed or record.cancel_requested:
                 return record
             record = record.model_copy(update={"cancel_requested": True})
+            try:
+                self._store.put(keys.record_key(run_id), record.encode(), if_match=etag)
+            except PreconditionFailed:
+                continue
+            return record
+        raise StorageError(f"the record of run {run_id} changed on each of {CONFLICTS_MAX} writes")
+
+    def keep_bills(self, run_id: str, bills: Sequence[Bill]) -> RunRecord:
+        """Write what a closed run's pods cost: of such a record nothing else changes. Returns the record."""
+        for _ in range(CONFLICTS_MAX):
+            record, etag = self._read(run_id)
+            if not record.phase.closed:
+                return record
+            told = {bill.pod_id: bill for bill in (*record.bills, *bills)}
+            record = record.model_copy(update={"bills": tuple(told.values())})
             try:
                 self._store.put(keys.record_key(run_id), record.encode(), if_match=etag)
             except PreconditionFailed:

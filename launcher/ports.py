@@ -109,6 +109,13 @@ class Pods(Protocol):
         """Return the time by the provider's clock. It may ask for it, or go on from its last answer."""
         ...
 
+    def billed(self, pod_id: str, *, since: datetime, until: datetime) -> float | None:
+        """Return what a pod that is gone was billed between two times as far as is known, in US dollars.
+
+        None where this provider sends no bills. A bill may lag behind by minutes.
+        """
+        ...
+
     def logs(self, pod_id: str, *, tail: int = 100) -> Sequence[str]:
         """Return the newest lines of the pod's own output, as far as the provider has them."""
         ...

@@ -3,6 +3,7 @@
 import json
 import sys
 
+from launcher.audit import audited
 from launcher.cli.signals import interrupted_code
 from launcher.cli.view import showing
 from launcher.cli.wiring import Workplace
@@ -39,7 +40,9 @@ def has_pod(record: RunRecord) -> bool:
 
 def print_result(place: Workplace, record: RunRecord, *, as_json: bool) -> None:
     """Print a run's result on stdout: one JSON object, or text."""
-    result = summary(record, place.world.store.now())
+    world = place.world
+    record = audited(record, world.pods, world.store, place.journal, place.narrator.say)
+    result = summary(record, world.store.now())
     sys.stdout.write(json.dumps(result) + "\n" if as_json else result_text(result))
     sys.stdout.flush()
 

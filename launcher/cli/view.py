@@ -20,13 +20,13 @@ from rich.text import Text
 from job.contract.events import Progress
 from launcher.budget import spent_at_most
 from launcher.cli.narrator import Narrator
+from launcher.forecast import expected_words, outlook
 from launcher.model import Attempt, Phase, RunRecord, seconds_between
 from launcher.observe import Observer
 from launcher.reconcile import Seen
 
 BARS = "▁▂▃▄▅▆▇█"
 SPARK_WIDTH = 48
-ETA_SECONDS_MAX = 30 * 24 * 3600.0
 PLAIN_SECONDS = 15.0
 """Between two plain progress lines."""
 
@@ -114,6 +114,11 @@ def panel(record: RunRecord, observer: Observer, seen: Seen) -> Panel:
             _training_rows(rows, record, observer, attempt, progress)
         left = seconds_between(seen.now, attempt.stop_at)
         rows.add_row("time left", f"{timedelta(seconds=int(left))} until the job must stop")
+    expected = outlook(record, seen.now)
+    if expected is not None:
+        rows.add_row(
+            "forecast", Text(expected_words(expected), style="" if expected.finishes else "bold red")
+        )
     rows.add_row("dollars", dollars_line(record, seen))
     for item in record.checkpoints():
         parts.append(
@@ -137,9 +142,12 @@ def _training_rows(
 def progress_line(record: RunRecord, progress: Progress, seen: Seen) -> str:
     """Return training's state in one line."""
     loss = f", loss {mean([value for _, value in progress.losses]):.4f}" if progress.losses else ""
+    expected = outlook(record, seen.now)
+    forecast = f", {expected_words(expected)}" if expected is not None else ""
     return (
         f"epoch {progress.epoch}/{record.spec.recipe.max_epochs},"
-        f" step {progress.step}/{progress.total_steps}{_speed(progress)}{loss}, {dollars_line(record, seen)}"
+        f" step {progress.step}/{progress.total_steps}{_speed(progress)}{loss}{forecast},"
+        f" {dollars_line(record, seen)}"
     )
 
 
@@ -150,12 +158,8 @@ def dollars_line(record: RunRecord, seen: Seen) -> str:
 
 
 def _speed(progress: Progress) -> str:
-    speed, left = progress.steps_per_second, progress.total_steps - progress.step
-    if speed is None or speed <= 0 or left <= 0:
-        return ""
-    # Bounded: what a pod says of its speed may be any number.
-    seconds = min(left / speed, ETA_SECONDS_MAX)
-    return f", {speed:.2f} steps/s, about {timedelta(seconds=int(seconds))} to go"
+    speed = progress.steps_per_second
+    return f", {speed:.2f} steps/s" if speed is not None and speed > 0 else ""
 
 
 def latest_progress(observer: Observer, attempt: Attempt) -> Progress | None:

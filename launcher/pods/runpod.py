@@ -153,6 +153,10 @@ class RunpodPods:
         """Return the newest lines that the job printed."""
         return [event.line for event in self._api.logs(pod_id, source=LogSource.CONTAINER, tail=tail)]
 
+    def billed(self, pod_id: str, *, since: datetime, until: datetime) -> float | None:
+        """Return the sum of what RunPod's billing has for a pod: GPU and disk."""
+        return sum(row.total_amount for row in self._api.billing(pod_id, since, until))
+
     def boot_log(self, pod_id: str) -> str:
         """Return the newest line of the host's log, such as how far the image is pulled."""
         events = self._api.logs(pod_id, source=LogSource.SYSTEM, tail=1)

@@ -10,6 +10,7 @@ from job.contract.keys import START_EPOCH
 from job.contract.records import ArtefactKind, Score, Scores
 from launcher.budget import spent_at_most
 from launcher.errors import Exit
+from launcher.forecast import outlook
 from launcher.model import (
     Attempt,
     Phase,
@@ -19,6 +20,7 @@ from launcher.model import (
     seconds_between,
 )
 from launcher.outcome import final_ending, outcome
+from launcher.report.receipt import receipt
 from launcher.selection import clear_of
 
 
@@ -48,6 +50,8 @@ def summary(record: RunRecord, now: datetime) -> dict[str, Any]:
         },
         "fidelity": _fidelity(record),
         "cost": _cost(record, end),
+        "outlook": _outlook(record, now),
+        "receipt": receipt(record, end),
         "teardown": _teardown(record),
     }
 
@@ -81,6 +85,7 @@ def _attempt(attempt: Attempt, now: datetime) -> dict[str, Any]:
         "epoch": attempt.epoch,
         "step": attempt.step,
         "total_steps": attempt.total_steps,
+        "seconds_per_step": attempt.pace.seconds_per_step,
         "ended": None if ended is None else (ended.reason.value if ended.reason else "finished"),
         "message": ended.message if ended else None,
         "charged_dollars": round(charged_dollars(attempt, now), 6),
@@ -146,6 +151,20 @@ def _cost(record: RunRecord, now: datetime) -> dict[str, Any]:
         "estimated_dollars": round(sum(estimated_dollars(item, now) for item in record.attempts), 6),
         "at_most_dollars": round(spent_at_most(record, now), 6),
         "note": "estimated from the price found; at most: every attempt at its ceiling until it was gone",
+    }
+
+
+def _outlook(record: RunRecord, now: datetime) -> dict[str, Any] | None:
+    """How a run that trains now will end; the clock of who asks may be ahead of the last pass."""
+    expected = outlook(record, now) if not record.phase.closed else None
+    if expected is None:
+        return None
+    return {
+        "finishes": expected.finishes,
+        "eta": expected.ends_at.isoformat(),
+        "dollars": round(expected.dollars, 6),
+        "epoch": expected.epoch,
+        "evaluation": expected.evaluation,
     }
 
 

@@ -5,6 +5,7 @@ from datetime import timedelta
 from typing import Any
 
 from launcher.model import RunRecord
+from launcher.report.receipt import receipt_lines
 
 AWAY_SHOWN = 3
 """Names of checkpoints that are not home: who cancels early need not read a hundred of them."""
@@ -19,6 +20,8 @@ def result_text(result: dict[str, Any]) -> str:
         *_checkpoints(result),
         *_fidelity(result),
         *_money(result),
+        *_outlook(result),
+        *receipt_lines(result["receipt"], result["provider"]),
         *_teardown(result),
     ]
     return "\n".join(lines) + "\n"
@@ -82,6 +85,17 @@ def _money(result: dict[str, Any]) -> list[str]:
         f" about ${cost['estimated_dollars']:.2f} (estimate), at most ${cost['at_most_dollars']:.2f}"
         f" of ${cost['cap_dollars']:.2f}."
     ]
+
+
+def _outlook(result: dict[str, Any]) -> list[str]:
+    expected = result["outlook"]
+    if expected is None:
+        return []
+    end = f"{expected['eta']} for about ${expected['dollars']:.2f} (estimate, by the speed measured)"
+    if expected["finishes"]:
+        return [f"{'Done' if expected['evaluation'] else 'Trained, not yet evaluated,'} about {end}."]
+    reached = f"after epoch {expected['epoch']}" if expected["epoch"] else "before the first checkpoint"
+    return [f"WILL NOT FINISH: it stops {reached}, {end}."]
 
 
 def _teardown(result: dict[str, Any]) -> list[str]:

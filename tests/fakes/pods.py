@@ -35,6 +35,9 @@ class FakePods:
     provider: str = "process"
     place: str = ""
     price: float = 0.5
+    sends_bills: bool = False
+    bill_lag_seconds: float = 0.0
+    bill_factor: float = 1.0
     next_price: float | None = None
     """What the next pod costs, whatever was offered."""
     list_lag_seconds: float = 0.0
@@ -129,6 +132,13 @@ class FakePods:
 
     def logs(self, pod_id: str, *, tail: int = 100) -> Sequence[str]:
         return []
+
+    def billed(self, pod_id: str, *, since: datetime, until: datetime) -> float | None:
+        """The bill lags behind by `bill_lag_seconds`; a `bill_factor` makes it wrong."""
+        self._answer()
+        told = min(self.store.at - timedelta(seconds=self.bill_lag_seconds), until)
+        bill = self.bills[pod_id]
+        return max(0.0, bill.dollars(max(told, bill.began))) * self.bill_factor if self.sends_bills else None
 
     def boot_log(self, pod_id: str) -> str:
         self._answer()
