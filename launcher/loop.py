@@ -42,11 +42,16 @@ class Loop:
         *,
         on_pass: PassListener | None = None,
         mend: Callable[[], None] = lambda: None,
+        pulls: bool = True,
     ) -> None:
-        """`mend` is called after a pass that failed: for a store that the launcher itself keeps running."""
+        """`mend` is called after a pass that failed: for a store that the launcher itself keeps running.
+
+        `pulls` tells whether artefacts are brought home, which may take long.
+        """
         self._world = world
         self._journal = journal
         self._on_pass = on_pass
+        self._pulls = pulls
         self._mend = mend
         self._actions = Actions(world, journal)
 
@@ -116,8 +121,16 @@ class Loop:
         return Observer(self._world.store, self._world.pods, held.record)
 
     def _refuse_elsewhere(self, record: RunRecord) -> None:
-        """From here the pods of another machine look absent, which is no proof of anything."""
-        if record.spec.place != self._world.pods.place and not record.phase.closed:
+        """From here the pods of another provider or machine look absent, which is no proof of anything."""
+        if record.phase.closed:
+            return
+        if record.spec.provider != self._world.pods.provider:
+            raise UsageError(
+                f"the pods of run {record.run_id} are of provider {record.spec.provider}, and"
+                f" {self._world.pods.provider} is configured here",
+                next_step=f"add --provider {record.spec.provider}",
+            )
+        if record.spec.place != self._world.pods.place:
             raise UsageError(
                 f"the pods of run {record.run_id} are processes of another machine",
                 next_step=f"run `retrain attach {record.run_id}` there",
@@ -156,7 +169,8 @@ class Loop:
                 case Terminate():
                     self._actions.terminate(held, action)
                 case Pull():
-                    self._actions.pull(held, action.receipts, seen)
+                    if self._pulls:
+                        self._actions.pull(held, action.receipts, seen)
                 case Close():
                     self._actions.close(held, action.record)
         if self._on_pass is not None:

@@ -18,10 +18,13 @@ def command(*, data: Path, as_json: bool, strict: bool) -> Exit:
 
     Exit code 3 when there are errors, which a run would refuse; with --strict, warnings count too.
     """
+    from launcher.cli.leaks import show_noted_leaks
+    from launcher.cli.narrator import Narrator
     from launcher.dataset.checks import check
     from launcher.dataset.findings import Severity
     from launcher.dataset.reading import open_dataset
 
+    show_noted_leaks(Narrator())
     with open_dataset(data) as dataset:
         findings = check(dataset)
     counts = Counter(finding.severity for finding in findings)

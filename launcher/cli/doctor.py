@@ -28,9 +28,13 @@ def command(*, as_json: bool, flags: SettingsFlags) -> int:
 
     Exit code 0 when nothing is missing, 6 otherwise.
     """
+    from launcher.cli.leaks import show_noted_leaks
+    from launcher.cli.narrator import Narrator
     from launcher.errors import Exit
 
-    findings = list(_findings(flags.load()))
+    settings = flags.load()
+    show_noted_leaks(Narrator(), settings.run.workspace)
+    findings = list(_findings(settings))
     if as_json:
         sys.stdout.write(json.dumps(findings) + "\n")
     else:

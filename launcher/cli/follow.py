@@ -7,7 +7,7 @@ from launcher.audit import audited
 from launcher.cli.signals import interrupted_code
 from launcher.cli.view import showing
 from launcher.cli.wiring import Workplace
-from launcher.errors import Exit
+from launcher.errors import Exit, Leaked
 from launcher.loop import Loop
 from launcher.model import Phase, RunRecord
 from launcher.report.summary import exit_code, summary
@@ -29,6 +29,9 @@ def follow(place: Workplace, run_id: str, *, as_json: bool) -> int:
             f" `retrain attach {run_id}` follows it, `retrain cancel {run_id}` ends it"
         )
         return interrupted_code(interrupt)
+    except Leaked as leak:
+        place.leaks.note(run_id, [str(leak)])
+        raise
     print_result(place, record, as_json=as_json)
     return conclude(place, record)
 
@@ -49,6 +52,7 @@ def print_result(place: Workplace, record: RunRecord, *, as_json: bool) -> None:
 
 def conclude(place: Workplace, record: RunRecord) -> int:
     """Return the exit code for a record that nothing more is done to, loudly where a pod is left."""
+    place.leaks.keep(record)
     if record.phase is Phase.LEAKED:
         for line in leaked_lines(record):
             place.narrator.say(f"{line} End it there; every later retrain command tries again, too.")

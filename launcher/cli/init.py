@@ -19,9 +19,12 @@ from launcher.errors import UsageError
 )
 def command(*, force: bool, output: Path | None) -> None:
     """Write a retrain.toml in which every setting is explained and commented out."""
+    from launcher.cli.leaks import show_noted_leaks
+    from launcher.cli.narrator import Narrator
     from launcher.settings import CONFIG_NAME
     from launcher.settings_template import template
 
+    show_noted_leaks(Narrator())
     path = output or Path(CONFIG_NAME)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:

@@ -15,10 +15,13 @@ def command(*, data: Path, output: Path) -> None:
 
     The same pairs always become the same bytes; images and captions are not changed. Prints its SHA-256.
     """
+    from launcher.cli.leaks import show_noted_leaks
+    from launcher.cli.narrator import Narrator
     from launcher.dataset.checks import check, require_sound
     from launcher.dataset.packing import pack
     from launcher.dataset.reading import open_dataset
 
+    show_noted_leaks(Narrator())
     with open_dataset(data) as dataset:
         require_sound(dataset, check(dataset))
         packed = pack(dataset, output)

@@ -18,7 +18,7 @@ def command(*, as_json: bool, flags: SettingsFlags) -> int:
     """
     from launcher.cli.narrator import Narrator
     from launcher.cli.wiring import nothing_yet, workplace
-    from launcher.errors import Exit, LeaseHeld, RetrainError
+    from launcher.errors import Exit, Leaked, LeaseHeld, RetrainError
     from launcher.loop import Loop
     from launcher.report.summary import exit_code, summary
     from launcher.report.text import overview_text
@@ -40,6 +40,8 @@ def command(*, as_json: bool, flags: SettingsFlags) -> int:
                 narrator.say(str(error))
                 continue
             except RetrainError as error:
+                if isinstance(error, Leaked):
+                    place.leaks.note(record.run_id, [str(error)])
                 narrator.say(f"run {record.run_id}: {error}")
                 codes.append(int(error.exit_code))
                 continue
@@ -47,6 +49,7 @@ def command(*, as_json: bool, flags: SettingsFlags) -> int:
                 narrator.say(f"run {record.run_id}: unexpected {type(error).__name__}, a bug in retrain")
                 codes.append(int(Exit.INFRASTRUCTURE))
                 continue
+            place.leaks.keep(after)
             codes.append(exit_code(after) or int(Exit.DONE))
             results.append(summary(after, place.world.store.now()))
     sys.stdout.write(json.dumps(results) + "\n" if as_json else overview_text(results))

@@ -5,16 +5,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from launcher.actions import World
+from launcher.cli.leaks import retry_leaked
 from launcher.cli.narrator import Narrator
 from launcher.cli.providers import pods_of
 from launcher.clock import SystemClock
 from launcher.errors import RetrainError, StorageError, UsageError
 from launcher.home import Home
 from launcher.journal import Journal, this_launcher
-from launcher.loop import Loop
-from launcher.model import Phase, RunRecord
+from launcher.leaks import LeakNotes
+from launcher.model import RunRecord
 from launcher.ports import Notifier, Store
-from launcher.report.text import leaked_lines
 from launcher.settings import Settings
 from launcher.storage.embedded import EmbeddedServer
 from launcher.storage.s3 import S3Store
@@ -39,6 +39,11 @@ class Workplace:
     """Where `world` and `journal` look for the store."""
     guard: Callable[[RunRecord], None] = lambda _: None
     """Sees to it that a run's pods are ended on time even if this command dies."""
+
+    @property
+    def leaks(self) -> LeakNotes:
+        """Return what this workspace knows of leaked runs."""
+        return LeakNotes(self.world.home.workspace)
 
     def mend(self) -> None:
         """Start the embedded store again if it died under a run: nobody else would.
@@ -145,21 +150,6 @@ def nothing_yet(settings: Settings) -> bool:
 def embedded_server(settings: Settings, *, say: Callable[[str], None] = lambda _: None) -> EmbeddedServer:
     """Return the store of this workspace; it is not started by that."""
     return EmbeddedServer(settings.run.workspace.resolve() / "store", say=say)
-
-
-def retry_leaked(place: Workplace) -> None:
-    """Show every leaked run first, and try again to end its pods."""
-    for record in place.journal.records(place.narrator.say):
-        if record.phase is not Phase.LEAKED:
-            continue
-        for line in leaked_lines(record):
-            place.narrator.say(f"{line} Trying again to end it.")
-        try:
-            Loop(place.world, place.journal).drive(
-                record.run_id, until=lambda record: record.phase is not Phase.LEAKED
-            )
-        except RetrainError as error:
-            place.narrator.say(f"run {record.run_id} is still leaked: {error}")
 
 
 def storage_config(settings: Settings) -> S3Config:

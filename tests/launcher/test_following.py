@@ -8,9 +8,10 @@ from rich.console import Console
 
 from job.contract.events import Progress
 from launcher.cli.follow import follow
+from launcher.cli.leaks import retry_leaked
 from launcher.cli.narrator import Narrator
 from launcher.cli.view import panel, progress_line
-from launcher.cli.wiring import Workplace, pick_run, retry_leaked
+from launcher.cli.wiring import Workplace, pick_run
 from launcher.errors import UsageError
 from launcher.model import Phase
 from launcher.observe import Observer

@@ -1,0 +1,90 @@
+"""Leaked pods come first: every command shows them, and who can tries again, for a moment, to end them."""
+
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from launcher.errors import RetrainError
+from launcher.haste import Hurried
+from launcher.leaks import LeakNotes
+from launcher.loop import LEAKED_PASSES, Loop
+from launcher.model import Phase, RunRecord
+from launcher.ports import Notifier
+from launcher.report.text import leaked_lines
+
+if TYPE_CHECKING:
+    from launcher.cli.wiring import Workplace
+
+RETRY_SECONDS = 20.0
+"""How long a command tries to end what other runs left, all of them together, before it does its own work."""
+
+
+def show_noted_leaks(notifier: Notifier, workspace: Path | None = None) -> None:
+    """Show what this workspace knows of leaked pods: for commands that ask neither store nor provider.
+
+    `workspace` None: the one that the settings name here, as far as they can be read.
+    """
+    if workspace is None:
+        from launcher.settings import load_settings
+
+        workspace = Path(".retrain")
+        with suppress(RetrainError):
+            workspace = load_settings().run.workspace
+    for run_id in LeakNotes(workspace).read():
+        _say_noted(notifier, workspace, run_id)
+
+
+def retry_leaked(place: "Workplace") -> None:
+    """Show every leaked run first, and try again to end its pods. Takes RETRY_SECONDS and a little more."""
+    notes = place.leaks
+    records = place.journal.records(place.narrator.say)
+    leaked = [record for record in records if record.phase is Phase.LEAKED]
+    for record in records:
+        notes.keep(record)
+    # The record of such a run is in another store, or could not be written when its pod leaked.
+    for run_id in notes.read().keys() - {record.run_id for record in leaked}:
+        _say_noted(place.narrator, notes.path.parent, run_id)
+    for record in leaked:
+        for line in leaked_lines(record):
+            place.narrator.say(f"{line} Trying again to end it.")
+    world = replace(place.world, pods=Hurried(place.world.pods, place.world.clock, seconds=RETRY_SECONDS))
+    until = world.clock.monotonic() + RETRY_SECONDS
+    for record in leaked:
+        try:
+            after = _retried(Loop(world, place.journal, pulls=False), record, until, place)
+        except RetrainError as error:
+            place.narrator.say(f"run {record.run_id} is still LEAKED: {error}")
+            continue
+        notes.keep(after)
+        place.narrator.say(_outcome(after))
+
+
+def _retried(loop: Loop, record: RunRecord, until: float, place: "Workplace") -> RunRecord:
+    """Make passes while there is time: one asks for the end, a later one can confirm it."""
+    clock = place.world.clock
+    poll = record.spec.clocks.poll_seconds
+    for number in range(LEAKED_PASSES):
+        if number:
+            clock.sleep(poll)
+        record = loop.once(record.run_id)
+        if record.phase is not Phase.LEAKED or clock.monotonic() + poll > until:
+            break
+    return record
+
+
+def _outcome(record: RunRecord) -> str:
+    if record.phase is Phase.LEAKED:
+        return f"run {record.run_id} is still LEAKED: the end of its pod could not be confirmed now"
+    if record.phase.closed:
+        return f"run {record.run_id} is no longer leaked: its pods are confirmed gone"
+    return (
+        f"run {record.run_id} is no longer leaked: its pods are confirmed gone;"
+        f" `retrain attach {record.run_id}` brings home what is left"
+    )
+
+
+def _say_noted(notifier: Notifier, workspace: Path, run_id: str) -> None:
+    notes = LeakNotes(workspace)
+    for line in notes.read().get(run_id, ()):
+        notifier.say(f"{line} (Noted in {notes.path}; `retrain reconcile` tries again to end it.)")
