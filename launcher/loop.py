@@ -132,7 +132,7 @@ class Loop:
             )
         if record.spec.place != self._world.pods.place:
             raise UsageError(
-                f"the pods of run {record.run_id} are processes of another machine",
+                f"the pods of run {record.run_id} are on another machine or engine",
                 next_step=f"run `retrain attach {record.run_id}` there",
             )
 

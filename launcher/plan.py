@@ -13,8 +13,10 @@ from launcher.errors import UsageError
 from launcher.model import Budget, Clocks, InputFile, RunSpec
 from launcher.settings_model import Provider, Settings
 
-LOCAL_LAG_SECONDS = 1.0
-"""A process of this machine is listed as soon as it exists."""
+LAG_SECONDS = {Provider.PROCESS: 1.0, Provider.DOCKER: 30.0}
+"""How long what was asked for on this machine may not show: a process is there at once, a container that its
+engine makes after our patience with its answer has ended is not.
+"""
 LOCAL_LEAK_SECONDS = 60.0
 
 
@@ -27,13 +29,13 @@ def run_spec(
     images: int = 0,
 ) -> RunSpec:
     """Return what a run of these settings is asked to do; `place` is the provider's, `images` the data's."""
-    local = settings.run.provider is Provider.PROCESS
+    provider = settings.run.provider
     budget, clocks = settings.budget, settings.clocks
     reserve = budget.teardown_reserve_minutes * 60
     return RunSpec(
         output_name=settings.recipe.output_name,
         namespace=settings.run.namespace,
-        provider=settings.run.provider.value,
+        provider=provider.value,
         place=place,
         trainer=TrainerName.DIFFUSERS,
         recipe=settings.recipe,
@@ -52,8 +54,8 @@ def run_spec(
             silence_seconds=clocks.silence,
             poll_seconds=clocks.poll,
             lease_seconds=clocks.lease,
-            create_lag_seconds=LOCAL_LAG_SECONDS if local else clocks.create_lag,
-            leak_seconds=LOCAL_LEAK_SECONDS if local else reserve,
+            create_lag_seconds=LAG_SECONDS.get(provider, clocks.create_lag),
+            leak_seconds=LOCAL_LEAK_SECONDS if provider is Provider.PROCESS else reserve,
         ),
         timing=Timing(
             heartbeat_seconds=clocks.heartbeat,
@@ -63,7 +65,7 @@ def run_spec(
             state_every_seconds=clocks.state_every,
         ),
         images=images,
-        paid=settings.run.provider is Provider.RUNPOD,
+        paid=provider is Provider.RUNPOD,
         cheapest=settings.runpod.cheapest,
         image=settings.pod.image,
         disk_gb=settings.pod.disk_gb,

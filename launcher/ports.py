@@ -70,8 +70,11 @@ class Pods(Protocol):
     """A provider of pods. Every method raises PodError when the provider cannot answer."""
 
     provider: str
-    place: str
-    """Where its pods can be reached from: empty for everywhere, else the one machine that runs them."""
+
+    @property
+    def place(self) -> str:
+        """Where its pods can be reached from: empty for everywhere, else what runs them."""
+        ...
 
     def offers(self) -> Sequence[Offer]:
         """Return what can be rented now, in order of preference."""

@@ -14,7 +14,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from job.contract.recipe import Recipe
 from launcher.settings_base import Dollars, Endpoint, FilePath, Seconds, Section
-from launcher.settings_pods import Pod, Runpod
+from launcher.settings_pods import Docker, Pod, Runpod
 
 ENVIRONMENT_PREFIX = "RETRAIN_"
 NESTING = "__"
@@ -205,6 +205,7 @@ class Settings(BaseSettings):
     evaluation: Evaluation = Evaluation()
     storage: Storage = Storage()
     pod: Pod = Pod()
+    docker: Docker = Docker()
     runpod: Runpod = Runpod()
 
     @classmethod

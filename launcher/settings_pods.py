@@ -39,6 +39,24 @@ class Pod(Section):
     """Disk of the container in GB: image, base model, checkpoints, resume states."""
 
 
+class DockerGpus(StrEnum):
+    """Which GPUs of the engine's machine a container gets."""
+
+    AUTO = "auto"
+    """All where the engine has NVIDIA's runtime, else none."""
+    ALL = "all"
+    NONE = "none"
+
+
+class Docker(Section):
+    """Containers of a Docker engine: that of DOCKER_HOST, of the docker context, or this machine's."""
+
+    gpus: DockerGpus = DockerGpus.AUTO
+    """GPUs of a container; auto: all where the engine has NVIDIA's runtime, else none."""
+    network: Name | None = None
+    """Network of a container. Not set: the machine's own for a store on its loopback, else a bridge."""
+
+
 class Runpod(Section):
     """What is rented at RunPod. The key is RUNPOD_API_KEY, or what `runpod config` stored."""
 

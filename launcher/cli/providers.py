@@ -1,6 +1,7 @@
 """From settings to the provider of pods that they name. The one place that knows which there are."""
 
 import os
+from collections.abc import Callable
 
 from pydantic import SecretStr
 
@@ -10,6 +11,7 @@ from launcher.loopback import is_loopback
 from launcher.pods.process import ProcessPods, machine_id
 from launcher.ports import Pods
 from launcher.settings import Provider, Settings
+from launcher.settings_model import Storage
 
 RUNPOD_KEY_VARIABLE = "RUNPOD_API_KEY"
 
@@ -26,7 +28,7 @@ def pods_of(settings: Settings) -> Pods:
         case Provider.RUNPOD:
             return _runpod(settings)
         case Provider.DOCKER:
-            raise UsageError(f"there is no provider {settings.run.provider.value} yet")
+            return _docker(settings)
 
 
 def require_startable(settings: Settings) -> None:
@@ -55,6 +57,18 @@ def require_startable(settings: Settings) -> None:
         )
 
 
+def make_ready(settings: Settings, pods: Pods, say: Callable[[str], None]) -> None:
+    """Do what a first pod needs and nothing is charged for, such as to pull an image, before a run begins.
+
+    Raises UsageError or PodError when no pod of this provider could start.
+    """
+    if settings.run.provider is Provider.DOCKER:
+        from launcher.pods.docker import DockerPods
+
+        assert isinstance(pods, DockerPods)
+        pods.prepare(settings.pod.image, say)
+
+
 def runpod_key(settings: Settings) -> SecretStr:
     """Return the key for RunPod: of the settings, of the environment, or what `runpod config` stored.
 
@@ -73,6 +87,25 @@ def runpod_key(settings: Settings) -> SecretStr:
             next_step=f"make one in RunPod's console under Settings, API Keys, and set {RUNPOD_KEY_VARIABLE}",
         )
     return key
+
+
+def _docker(settings: Settings) -> Pods:
+    from launcher.pods.docker import DockerPods
+    from launcher.pods.docker_engine import Engine
+    from launcher.settings_pods import DockerGpus
+
+    return DockerPods(
+        Engine(),
+        store_is_local=_is_local(settings.storage),
+        gpus={DockerGpus.ALL: True, DockerGpus.NONE: False}.get(settings.docker.gpus),
+        network=settings.docker.network,
+        price_per_hour=settings.budget.local_price_per_hour,
+    )
+
+
+def _is_local(storage: Storage) -> bool:
+    """Whether pods reach the store at this machine's loopback: the embedded one, or one configured so."""
+    return storage.bucket is None or is_loopback(storage.pod_endpoint_url or storage.endpoint_url)
 
 
 def _runpod(settings: Settings) -> Pods:

@@ -20,7 +20,7 @@ def command(*, as_json: bool, trim: bool, detach: bool, flags: SettingsFlags) ->
     """
     from launcher.cli.follow import conclude, follow, has_pod, print_result
     from launcher.cli.narrator import Narrator
-    from launcher.cli.providers import require_startable
+    from launcher.cli.providers import make_ready, require_startable
     from launcher.cli.wiring import workplace
     from launcher.errors import UsageError
     from launcher.loop import Loop
@@ -45,6 +45,7 @@ def command(*, as_json: bool, trim: bool, detach: bool, flags: SettingsFlags) ->
             # The embedded store is known to keep them; of a bucket of the user's nobody knows yet.
             assert isinstance(world.store, S3Store)
             require_conditions(world.store)
+        make_ready(settings, world.pods, narrator.say)
 
         def settled(record: RunRecord) -> RunRecord:
             # What cannot be read was told of at the start.
