@@ -53,6 +53,7 @@ def print_result(place: Workplace, record: RunRecord, *, as_json: bool) -> None:
 def conclude(place: Workplace, record: RunRecord) -> int:
     """Return the exit code for a record that nothing more is done to, loudly where a pod is left."""
     place.leaks.keep(record)
+    place.guard(record)
     if record.phase is Phase.LEAKED:
         for line in leaked_lines(record):
             place.narrator.say(f"{line} End it there; every later retrain command tries again, too.")

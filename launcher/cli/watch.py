@@ -5,6 +5,7 @@ log. Settings reach it by its environment, which others of this machine cannot r
 they can, names the run.
 """
 
+import json
 import os
 import signal
 import subprocess
@@ -23,6 +24,7 @@ from launcher.clock import SystemClock
 from launcher.errors import Exit, UsageError
 from launcher.files import keep_end
 from launcher.locking import FileLock
+from launcher.machine import ProcessIdentity
 from launcher.model import RunRecord
 from launcher.ports import Notifier, Pods
 from launcher.settings import Settings
@@ -30,17 +32,25 @@ from launcher.settings_model import ENVIRONMENT_PREFIX, NESTING
 from launcher.watchdog import Watchdog
 
 SOURCES = Path(__file__).parents[2]
+GOODBYE_SECONDS = 10.0
+"""How long a command waits for a watchdog that it dismissed."""
 LOG_BYTES_MAX = 256 << 10
 LOG_BYTES_KEPT = 64 << 10
 
 
-def start_watchdog(settings: Settings, pods: Pods, record: RunRecord, notifier: Notifier) -> None:
-    """Start the watchdog of a run, unless one watches on this machine already or its pods need none.
-
-    Pods that live on this machine end with it, and by the watchdog that each has inside; rented ones do not.
-    """
-    if pods.place or record.phase.closed:
+def guard(settings: Settings, pods: Pods, record: RunRecord, notifier: Notifier) -> None:
+    """See to it that a watchdog is beside a run while it is open, and none afterwards."""
+    if pods.place:
+        # Pods of this machine end with it, and by the watchdog that each has inside; rented ones do not.
         return
+    if record.phase.closed:
+        dismiss_watchdog(settings, record.run_id)
+    else:
+        start_watchdog(settings, record, notifier)
+
+
+def start_watchdog(settings: Settings, record: RunRecord, notifier: Notifier) -> None:
+    """Start the watchdog of a run, unless one watches on this machine already."""
     lock_path, log_path = _paths(settings, record.run_id)
     lock = FileLock(lock_path)
     try:
@@ -58,6 +68,8 @@ def start_watchdog(settings: Settings, pods: Pods, record: RunRecord, notifier: 
                 # The lock lives as long as the watchdog: it is given back by its end, however that comes.
                 pass_fds=(lock.fileno(),),
             )
+        # In place, for the lock is on this very file.
+        lock_path.write_text(json.dumps(ProcessIdentity.of(process.pid).to_json()))
     except OSError as error:
         notifier.say(f"no watchdog beside this run: {error.strerror}; the other layers hold")
         return
@@ -69,12 +81,27 @@ def start_watchdog(settings: Settings, pods: Pods, record: RunRecord, notifier: 
     )
 
 
+def dismiss_watchdog(settings: Settings, run_id: str) -> None:
+    """End the watchdog of a run that is closed, if this machine has one: it would notice a minute later."""
+    lock_path, _ = _paths(settings, run_id)
+    try:
+        identity = ProcessIdentity.from_json(json.loads(lock_path.read_bytes()))
+        lock = FileLock(lock_path)
+        if identity.could_be_seen_here() and identity.is_alive():
+            os.kill(identity.pid, signal.SIGTERM)
+        if lock.take(wait_seconds=GOODBYE_SECONDS):
+            lock.release(remove=True)
+    except (OSError, ValueError, KeyError, TypeError):
+        return  # there is none, or it leaves by itself
+
+
 def watch(settings: Settings, run_id: str, until: int | None) -> int:
     """Be the watchdog of a run until it is over. Returns the exit code."""
     if until is None:
         raise UsageError("--watch needs --until", next_step="it is `retrain run` that starts a watchdog")
     for number in (signal.SIGHUP, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     lock_path, log_path = _paths(settings, run_id)
     notifier = _Logbook(log_path)
     notifier.say(f"watching over run {run_id}, process {os.getpid()}")

@@ -38,7 +38,7 @@ class Workplace:
     endpoint_url: str | None = None
     """Where `world` and `journal` look for the store."""
     guard: Callable[[RunRecord], None] = lambda _: None
-    """Sees to it that a run's pods are ended on time even if this command dies."""
+    """Sees to it that an open run's pods are ended on time even if this command dies."""
 
     @property
     def leaks(self) -> LeakNotes:
@@ -91,9 +91,9 @@ def workplace(settings: Settings, narrator: Narrator) -> Iterator[Workplace]:
     )
 
     def guard(record: RunRecord) -> None:
-        from launcher.cli.watch import start_watchdog
+        from launcher.cli import watch
 
-        start_watchdog(settings, world.pods, record, narrator)
+        watch.guard(settings, world.pods, record, narrator)
 
     place = Workplace(world, Journal(store, this_launcher()), narrator, server, config.endpoint_url, guard)
     try:

@@ -1,16 +1,25 @@
 """The detached watchdog as a process: it outlives who started it, and nobody reads a secret off it."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
 
+from launcher.cli.providers import pods_of
+from launcher.cli.watch import dismiss_watchdog, guard
+from launcher.machine import ProcessIdentity
+from launcher.model import Phase
+from launcher.settings import load_settings
+from tests.fakes.pods import Notes
+from tests.launcher.world import FakeWorld
 from tests.simulators.runpod import Simulator
 
 pytestmark = pytest.mark.slow
@@ -23,7 +32,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from launcher.cli.narrator import Narrator
 from launcher.cli.providers import pods_of
-from launcher.cli.watch import start_watchdog
+from launcher.cli.watch import guard
 from launcher.naming import PodName
 from launcher.ports import Offer, PodSpec
 from launcher.settings import load_settings
@@ -35,8 +44,8 @@ pods = pods_of(settings)
 record = FakeWorld(Path("fakes")).record(max_seconds=seconds)
 record = record.model_copy(update={"created_at": datetime.now(UTC)})
 narrator = Narrator()
-start_watchdog(settings, pods, record, narrator)
-start_watchdog(settings, pods, record, narrator)
+guard(settings, pods, record, narrator)
+guard(settings, pods, record, narrator)
 name = PodName(record.spec.namespace, record.run_id, 1, record.created_at + timedelta(seconds=seconds))
 pods.create(PodSpec(str(name), Offer("NVIDIA A40", 1.0, "SECURE"), {}, image="image", disk_gb=20))
 os.kill(os.getpid(), signal.SIGKILL)
@@ -114,3 +123,31 @@ def test_once_it_ended_another_can_be_started(
         process.kill()
         until(lambda: not watching())
     assert len(cloud.existing) == 2
+
+
+def test_it_is_dismissed_when_the_run_is_closed(
+    cloud: Simulator, watching: Callable[[], list[psutil.Process]], tmp_path: Path
+) -> None:
+    subprocess.run([sys.executable, "-c", LAUNCHER, "3600"], capture_output=True, check=False)
+    assert len(watching()) == 1
+    settings = load_settings()
+    record = FakeWorld(tmp_path / "fakes").record().model_copy(update={"phase": Phase.DONE})
+    guard(settings, pods_of(settings), record, Notes())
+    assert watching() == [] and not list((tmp_path / ".retrain" / "watchdogs").glob("*.lock"))
+    guard(settings, pods_of(settings), record, Notes())  # there is none any more
+
+
+def test_a_note_of_another_process_ends_nobody(cloud: Simulator, tmp_path: Path) -> None:
+    """A number that is used again after a reboot is somebody else's process."""
+    settings = load_settings()
+    folder = tmp_path / ".retrain" / "watchdogs"
+    folder.mkdir(parents=True)
+    bystander = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    try:
+        identity = replace(ProcessIdentity.of(bystander.pid), boot_id="another boot")
+        (folder / "run-1.lock").write_text(json.dumps(identity.to_json()))
+        dismiss_watchdog(settings, "run-1")
+        assert bystander.poll() is None
+    finally:
+        bystander.kill()
+        bystander.wait()
