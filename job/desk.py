@@ -24,6 +24,7 @@ from job.evaluate.drawing import DrawTask
 from job.files import free_bytes, fresh_folder
 from job.outbox import Outbox
 from job.patience import Patience, Stop
+from job.provider import Provider
 from job.redaction import Redactor
 from job.supervise import Children
 from job.telemetry import LOG_SECONDS, LogTail, Periodic, Status
@@ -62,6 +63,8 @@ class World:
     transfer: Transfer
     trainers: Mapping[TrainerName, Trainer]
     drawer: Drawer
+    provider: Provider | None = None
+    """Where this pod can ask about itself, None where it cannot."""
     terminated_at: float | None = None
     """Monotonic seconds of the SIGTERM that came."""
 

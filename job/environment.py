@@ -3,7 +3,7 @@
 import os
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -19,11 +19,25 @@ from job.contract.manifest import (
 
 PROVIDER_POD_ID_VARIABLE = "RUNPOD_POD_ID"
 PROVIDER_KEY_VARIABLE = "RUNPOD_API_KEY"
-"""Injected by the provider, scoped to the pod. Known here to be hidden wherever it might show up."""
+"""Injected by the provider, scoped to the pod: for the pod's own end alone, hidden in all that is said."""
+PROVIDER_API_VARIABLE = "RUNPOD_API_BASE_URL"
+"""The name by which RunPod's own tools know where both of its APIs are, v2 and GraphQL."""
+PROVIDER_API = "https://api.runpod.io"
 
 
 class EnvironmentProblem(Exception):
     """The environment cannot be used; the text lists everything that is wrong with it, without values."""
+
+
+@dataclass(frozen=True)
+class OwnPod:
+    """The pod at RunPod that this process runs in, as the provider tells it."""
+
+    pod_id: str
+    key: SecretStr
+    """Empty where none was injected."""
+    api: str
+    """What both APIs' paths are added to."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +50,7 @@ class Environment:
     scratch: Path
     scratch_is_ours: bool
     """Whether the scratch folder is to be removed at the end."""
-    secrets: tuple[str, ...]
+    secrets: tuple[str, ...] = field(repr=False)
 
 
 def parse(variables: Mapping[str, str]) -> Environment:
@@ -61,8 +75,21 @@ def parse(variables: Mapping[str, str]) -> Environment:
         pod_id=pod_id,
         scratch=Path(given) if given else Path(tempfile.mkdtemp(prefix="retrain-job-")),
         scratch_is_ours=not given,
-        secrets=tuple(filter(None, (url, variables.get(PROVIDER_KEY_VARIABLE)))),
+        secrets=tuple(filter(None, (url, _key(variables)))),
     )
+
+
+def own_pod(variables: Mapping[str, str]) -> OwnPod | None:
+    """Return the pod that has to end itself, None where the provider sees its main process end.
+
+    A provider without ids of its own gave this pod one. RunPod's variables then tell of the machine around
+    it, which is somebody else's.
+    """
+    pod_id = variables.get(PROVIDER_POD_ID_VARIABLE, "")
+    if not pod_id or variables.get(POD_ID_VARIABLE):
+        return None
+    api = variables.get(PROVIDER_API_VARIABLE, "")
+    return OwnPod(pod_id, SecretStr(_key(variables)), api.rstrip("/") if _is_url(api) else PROVIDER_API)
 
 
 def describe_machine() -> dict[str, str]:
@@ -72,6 +99,10 @@ def describe_machine() -> dict[str, str]:
         if os.environ.get(name):
             hints[name.lower()] = os.environ[name][:100]
     return hints
+
+
+def _key(variables: Mapping[str, str]) -> str:
+    return variables.get(PROVIDER_KEY_VARIABLE, "").strip()
 
 
 def _moment(text: str, problems: list[str]) -> datetime | None:

@@ -1,4 +1,7 @@
-"""Exit codes of the job: what a pod's container says once it is gone. Knows reasons and nothing else.
+"""Exit codes of the job: how its work ended. Knows reasons and nothing else.
+
+They are the main process's own, but at RunPod, where it stays until the pod is gone: there only 143 is seen
+as a code, and of the others the sentence in the container's log.
 
 | code | meaning |
 |---|---|
@@ -15,6 +18,7 @@
 | 143 | asked to go by SIGTERM; a restarted container resumes |
 """
 
+from dataclasses import dataclass
 from enum import IntEnum
 
 from job.contract.reasons import Reason
@@ -34,6 +38,14 @@ class ExitCode(IntEnum):
     ALREADY_OVER = 10
     HARD_DEADLINE = 11
     TERMINATED = 143
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How the work ended: a code, and a sentence without secrets."""
+
+    code: ExitCode
+    sentence: str
 
 
 _BY_REASON = {

@@ -5,6 +5,7 @@ bucket, then one terminal event follows, and nothing follows that.
 """
 
 import errno
+import threading
 import traceback
 import uuid
 from collections.abc import Iterator, Mapping
@@ -14,7 +15,7 @@ from pathlib import Path
 from job import environment, start
 from job.checkpoints import Checkpoints, vouched_epochs
 from job.contract import keys
-from job.contract.events import Booted, Claimed, Failed, Finished, Warned
+from job.contract.events import Booted, Claimed, Failed, Finished, Hinted, Warned
 from job.contract.manifest import InputRole, RunManifest
 from job.contract.reasons import Reason
 from job.contract.records import ArtefactKind, Receipt, Stage
@@ -24,6 +25,7 @@ from job.evaluate.measure import Measuring
 from job.exits import ExitCode, exit_code
 from job.patience import Patience, TransferError
 from job.prepare import Workplace, prepare, tell
+from job.provider import Provider
 from job.redaction import Redactor
 from job.state import StateKeeper, candidates, restore
 from job.trainers.base import ResumeFrom, Trainer, TrainingTask
@@ -51,6 +53,8 @@ def run(world: World) -> ExitCode:
             hints=environment.describe_machine(),
         )
         desk.say(Claimed, nonce=nonce)
+        if world.provider is not None:
+            _look_around(world.provider, desk)
         attempt = _Attempt(world, desk)
         try:
             trained = attempt.work()
@@ -228,6 +232,16 @@ class _Attempt:
 
     def _warn(self, message: str) -> None:
         self._desk.say(Warned, message=message)
+
+
+def _look_around(provider: Provider, desk: Desk) -> None:
+    """Find out in the background what the pod's own key can see, and tell it as a hint."""
+
+    def look() -> None:
+        with suppress(Exception):  # a hint that cannot be told is none that is missed
+            desk.say(Hinted, hints=provider.look())
+
+    threading.Thread(target=look, name="look around", daemon=True).start()
 
 
 def _as_job_error(error: Exception, redact: Redactor) -> JobError:

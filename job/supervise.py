@@ -87,6 +87,9 @@ class Children:
     def __init__(self) -> None:
         self._groups: set[int] = set()
         self._lock = threading.Lock()
+        self.unlisted = threading.Lock()
+        """Held while a child runs that is not remembered: right after its start, and while it is waited for.
+        Apart from the other lock, for both may take long, and the watchdog waits for neither."""
 
     def add(self, group: int) -> None:
         """Remember a running group."""
@@ -103,6 +106,19 @@ class Children:
         with self._lock:
             for group in self._groups:
                 _signal_group(group, signal.SIGKILL)
+
+    def reap_orphans(self) -> None:
+        """Let go of ended processes that are not ours: PID 1 inherits those whose parents are gone.
+
+        Does nothing while one of ours has ended and is not yet waited for.
+        """
+        if not hasattr(os, "waitid") or not self.unlisted.acquire(blocking=False):
+            return
+        try:
+            while (ended := _next_ended()) is not None and ended not in self._groups:
+                os.waitpid(ended, os.WNOHANG)
+        finally:
+            self.unlisted.release()
 
 
 def minimal_environment(parent: Mapping[str, str], added: Mapping[str, str]) -> dict[str, str]:
@@ -128,16 +144,17 @@ def run(
     `tick` is called several times a second. What either of them raises stops the child (SIGTERM, `grace()`
     seconds, SIGKILL to the whole group), its last lines are still handed over, and then the error is raised.
     """
-    child = subprocess.Popen(
-        [sys.executable, "-I", "-S", str(_LEASH), *command.argv],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=minimal_environment(os.environ, command.environment),
-        cwd=command.cwd,
-        start_new_session=True,
-    )
-    children.add(child.pid)
+    with children.unlisted:
+        child = subprocess.Popen(
+            [sys.executable, "-I", "-S", str(_LEASH), *command.argv],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=minimal_environment(os.environ, command.environment),
+            cwd=command.cwd,
+            start_new_session=True,
+        )
+        children.add(child.pid)
     lines: queue.Queue[Line] = queue.Queue(maxsize=10_000)
     assert child.stdin and child.stdout and child.stderr
     readers = [
@@ -163,8 +180,9 @@ def run(
     finally:
         # Before the leader is reaped its number is nobody else's: workers it left behind are killed now.
         _signal_group(child.pid, signal.SIGKILL)
-        children.remove(child.pid)
-        code = child.wait()
+        with children.unlisted:
+            children.remove(child.pid)
+            code = child.wait()
         child.stdin.close()
     drained_by = time.monotonic() + DRAIN_SECONDS
     while not lines.empty() or (any(r.is_alive() for r in readers) and time.monotonic() < drained_by):
@@ -195,6 +213,15 @@ def _drain(pipe: IO[bytes], lines: "queue.Queue[Line]") -> None:
                 lines.put(line)
     for line in splitter.feed(b"", final=True):
         lines.put(line)
+
+
+def _next_ended() -> int | None:
+    """Return the number of a child that has ended and is not waited for, None where there is none."""
+    try:
+        ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return None
+    return ended.si_pid if ended is not None else None
 
 
 def _has_ended(child: "subprocess.Popen[bytes]") -> bool:

@@ -98,6 +98,7 @@ class Training:
             self._tell_progress()
             self._checkpoints.take_rest(self._task.output_dir, steps_per_epoch=self._done.steps_per_epoch)
         if ended.code != 0:
+            desk.stop.check()  # it may have been killed for that
             raise self._why(ended.code, killed_by_kernel=_kernel_kills() > killed_before)
         return self._done
 

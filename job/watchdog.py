@@ -1,11 +1,12 @@
 """The job's clocks: `stop_at` asks it to stop, the hard deadline ends everything whatever hangs.
 
 Knows the clock and functions to call. How a pod ends itself is the composition root's choice (`end`): it is
-called once, after the child processes are gone, and must not return.
+called once, on the watchdog's own thread, after the child processes are gone, and must not return.
 """
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime
 
 from job.clock import Clock
@@ -50,13 +51,22 @@ class Watchdog:
         return self._clock.seconds_until(self._deadline)
 
     def _watch(self) -> None:
-        while not self._disarmed.wait(max(0.0, min(TICK_SECONDS, self.seconds_left))):
-            if self._stop is not None and self._stop_at is not None and self._clock.now() >= self._stop_at:
-                stop, self._stop = self._stop, None
-                stop()
-            if self.seconds_left <= 0:
-                try:
-                    self._kill_children()
-                finally:
-                    self._end()
-                return
+        while not self._disarmed.is_set():
+            # What fails for a moment, for want of memory say, must not end the watch.
+            with suppress(Exception):
+                if self._is_due():
+                    break
+            self._disarmed.wait(TICK_SECONDS)
+        else:
+            return
+        try:
+            self._kill_children()
+        finally:
+            self._end()
+
+    def _is_due(self) -> bool:
+        """Ask for the stop once it is time; return whether the deadline has come."""
+        if self._stop is not None and self._stop_at is not None and self._clock.now() >= self._stop_at:
+            stop, self._stop = self._stop, None
+            stop()
+        return self.seconds_left <= 0

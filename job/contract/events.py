@@ -109,6 +109,13 @@ class Evaluated(Event):
     """Attribute → (hits, asked)."""
 
 
+class Hinted(Event):
+    """What the machine found out about itself since it booted; hints, never proof."""
+
+    kind: Literal["hinted"] = "hinted"
+    hints: dict[str, str]
+
+
 class Warned(Event):
     """Something a person should know; work goes on."""
 
@@ -146,7 +153,7 @@ KINDS: dict[str, type[Event]] = {
     kind.model_fields["kind"].default: kind
     for kind in (
         Booted, Claimed, Prepared, TrainingStarted, Progress, CheckpointUploaded,
-        Sampled, Evaluated, Warned, Failed, Finished,
+        Sampled, Evaluated, Hinted, Warned, Failed, Finished,
     )
 }  # fmt: skip
 

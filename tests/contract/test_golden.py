@@ -88,8 +88,9 @@ EVENTS: tuple[Event, ...] = (
     events.Sampled(**HEAD, seq=7, epoch=2, images=8, seconds=1.5),
     events.Evaluated(**HEAD, seq=8, epoch=2, hits={"hat": (4, 8)}),
     events.Warned(**HEAD, seq=9, message="slow"),
-    events.Failed(**HEAD, seq=10, reason=Reason.NAN_LOSS, message="loss is NaN at step 3"),
-    events.Finished(**HEAD, seq=11, epochs=10, step=5080),
+    events.Hinted(**HEAD, seq=10, hints={"own_key_v2": "sees its pod"}),
+    events.Failed(**HEAD, seq=11, reason=Reason.NAN_LOSS, message="loss is NaN at step 3"),
+    events.Finished(**HEAD, seq=12, epochs=10, step=5080),
 )
 
 

@@ -303,8 +303,8 @@ RULES = (
     Rule(
         "the job ends itself at its hard deadline",
         "job/watchdog.py",
-        "if self.seconds_left <= 0:",
-        "if False:",
+        "return self.seconds_left <= 0",
+        "return False",
         "tests/job/test_process.py::test_the_hard_deadline_kills_everything",
     ),
     Rule(
@@ -316,7 +316,7 @@ RULES = (
     ),
     Rule(
         "the deadline is armed before the first byte",
-        "job/__main__.py",
+        "job/root.py",
         "    watchdog.arm()\n",
         "",
         "tests/job/test_process.py::test_a_deadline_is_armed_before_the_first_byte",

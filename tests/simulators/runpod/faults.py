@@ -20,6 +20,7 @@ class Operation(StrEnum):
     DATA_CENTERS = "data centers"
     BILLING = "billing"
     MYSELF = "graphql myself"
+    GRAPHQL_POD = "graphql pod"
     GRAPHQL_TERMINATE = "graphql podTerminate"
     UNKNOWN = "unknown"
 

@@ -42,13 +42,15 @@ PATHS: Mapping[str, Mapping[str, Operation]] = {
     "/v2/billing/pods": {"GET": Operation.BILLING},
     "/graphql": {"POST": Operation.UNKNOWN},
 }
-GRAPHQL = {Operation.MYSELF, Operation.GRAPHQL_TERMINATE}
+GRAPHQL = {Operation.MYSELF, Operation.GRAPHQL_POD, Operation.GRAPHQL_TERMINATE}
+READ_BY_POST = {Operation.MYSELF, Operation.GRAPHQL_POD}
 OWN_POD = {
     Operation.LIST,
     Operation.GET,
     Operation.DELETE,
     Operation.ACTION,
     Operation.TERMINATE_ACTION,
+    Operation.GRAPHQL_POD,
     Operation.GRAPHQL_TERMINATE,
 }
 """What a pod's own key may do, to its own pod: a guess."""
@@ -108,7 +110,7 @@ class Service:
             target = self._world.pods.get(pod_id)
             status = answer.status if answer.delivery is wire.Delivery.WHOLE else 0
             strange = target is not None and target.stranger
-            changing = request.method != "GET" and operation is not Operation.MYSELF
+            changing = request.method != "GET" and operation not in READ_BY_POST
             record = Record(now, operation, pod_id, mine is not None, status, strange and changing)
             self.records.append(record)
             return answer
@@ -145,7 +147,7 @@ class Service:
             operation = Operation.TERMINATE_ACTION
         if path == "/graphql" and request.method == "POST":
             operation = graphql.operation_of(str(_member(request.body, "query")))
-            if operation is Operation.GRAPHQL_TERMINATE:
+            if operation in (Operation.GRAPHQL_POD, Operation.GRAPHQL_TERMINATE):
                 variables = _member(request.body, "variables")
                 pod_id = graphql.pod_id_of(
                     requests.GraphQuery(
@@ -219,6 +221,8 @@ class Service:
                 "spendLimit": 80,
             }
             return Answer(200, graphql.myself(graphql.fields_of(asked.query), values))
+        if operation is Operation.GRAPHQL_POD:
+            return Answer(200, graphql.pod(self._operations.visible(pod_id, now).pod_id))
         self._operations.delete(pod_id, now, by)
         return Answer(200, graphql.terminated())
 
