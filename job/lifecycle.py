@@ -43,6 +43,7 @@ def run(world: World) -> ExitCode:
         manifest.stop_at,
         lambda: world.stop.request(JobError(Reason.STOP_AT, "stop_at came before the work was done")),
     )
+    world.stop.check()  # a life that is over already claims nothing
     bucket, nonce = Bucket(world.transfer, manifest.links), uuid.uuid4().hex
     life = start.claim(bucket, manifest, world.environment.pod_id, nonce, world.clock, patience)
     with open_desk(world, manifest, bucket, life) as desk:

@@ -44,7 +44,7 @@ class Said:
 
 @dataclass(frozen=True)
 class Call:
-    """A request without its secrets. `accepts` reads the JSON of an answer; where it is None, 2xx is a yes."""
+    """A request without its secrets. `accepts` reads the JSON of an answer; without it 2xx is a yes."""
 
     method: str
     path: str

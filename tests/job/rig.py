@@ -37,6 +37,7 @@ from job.desk import World
 from job.evaluate.drawing import DrawTask, encode_task
 from job.exits import ExitCode
 from job.patience import Stop
+from job.provider import Provider
 from job.redaction import Redactor
 from job.supervise import Children
 from job.trainers.base import Command, ReportReader, TrainingTask
@@ -169,6 +170,7 @@ class Rig:
         self.drawer = ScriptedDrawer()
         self.trainer = ScriptedTrainer(Script())
         self.world: World | None = None
+        self.provider: Provider | None = None
         self.ended_by_watchdog = False
 
     def key(self, name: str) -> str:
@@ -238,6 +240,7 @@ class Rig:
             transfer=transfer,
             trainers={TrainerName.DIFFUSERS: self.trainer},
             drawer=self.drawer,
+            provider=self.provider,
         )
         watchdog.arm()
         try:

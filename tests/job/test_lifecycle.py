@@ -2,17 +2,22 @@
 
 import io
 import json
+import threading
 import zipfile
 from dataclasses import replace
 
+import httpx
 import pytest
+from pydantic import SecretStr
 
 from job.contract import keys
 from job.contract.manifest import InputRole
 from job.contract.records import ArtefactKind, Heartbeat, Scores, Stage
 from job.contract.schema import decode
+from job.environment import OwnPod
 from job.errors import AlreadyOverError, SupersededError
 from job.exits import ExitCode
+from job.provider import Provider
 from job.state import pack
 from tests.job.bucket import SALT, Request, signature
 from tests.job.rig import PLAN, RULER, Rig, Script, ScriptedDrawer, ScriptedTrainer
@@ -95,6 +100,38 @@ def test_the_child_gets_no_secret(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> 
     assert "PATH" in names
     assert "planted" not in seen[-1].values()
     assert not [name for name in names if name.startswith(("RETRAIN_", "RUNPOD_", "AWS_"))]
+
+
+def test_what_the_pods_key_sees_is_told_as_a_hint(rig: Rig) -> None:
+    key = "rpa_planted_key_of_the_pod"
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        said = rig.bucket.objects.get(rig.key(keys.events(1)), b"")
+        while request.method == "GET" and b"training_started" not in said:  # as slow as can be
+            rig.bucket.wait_until(lambda: rig.said("training_started"))
+            said = rig.bucket.objects[rig.key(keys.events(1))]
+        hold.touch()
+        return httpx.Response(403, text=key)
+
+    hold = rig.folder / "go"
+    rig.trainer = ScriptedTrainer(Script(pause_at=3, hold=str(hold)))
+    own = OwnPod("pod-a", SecretStr(key), "http://provider.example")
+    rig.provider = Provider(own, lambda trust_env: httpx.Client(transport=httpx.MockTransport(answer)))
+    assert rig.run() is ExitCode.FINISHED
+    (hinted,) = rig.said("hinted")
+    assert hinted.hints == {"own_key_v2": "HTTP 403", "own_key_graphql": "HTTP 403"}
+    assert key.encode() not in b"".join(rig.bucket.objects.values())
+
+
+def test_a_look_around_that_hangs_holds_up_nothing(rig: Rig) -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        threading.Semaphore(0).acquire()
+        raise AssertionError("unreachable")
+
+    own = OwnPod("pod-a", SecretStr("key"), "http://provider.example")
+    rig.provider = Provider(own, lambda trust_env: httpx.Client(transport=httpx.MockTransport(answer)))
+    assert rig.run() is ExitCode.FINISHED
+    assert rig.vouched() == ALL and not rig.said("hinted")
 
 
 def test_a_lost_answer_to_the_claim_is_no_foreign_claim(rig: Rig) -> None:

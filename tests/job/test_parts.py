@@ -4,6 +4,7 @@ import json
 import math
 import struct
 import threading
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -172,6 +173,20 @@ def test_children_that_cannot_be_killed_do_not_stop_the_watchdog() -> None:
         assert ended.wait(60)
     finally:
         threading.excepthook = hook
+
+
+def test_a_clock_that_fails_for_a_moment_does_not_stop_the_watchdog() -> None:
+    failures = [MemoryError(), OSError(), ValueError()]
+    ended = threading.Event()
+
+    def wall() -> float:
+        if failures and threading.current_thread().name == "watchdog":
+            raise failures.pop()
+        return time.time()
+
+    clock = Clock(wall)
+    Watchdog(clock, clock.now(), kill_children=lambda: None, end=ended.set).arm()
+    assert ended.wait(60) and not failures
 
 
 def test_the_log_keeps_the_end() -> None:

@@ -1,5 +1,6 @@
 """Lines out of bytes, and children that end as they are told."""
 
+import subprocess
 import sys
 import time
 from itertools import pairwise
@@ -172,3 +173,50 @@ def test_children_can_be_killed_from_outside() -> None:
         children=children,
     )
     assert ended.code == -9 and lines == ["up"]
+
+
+ADOPTING = """
+import ctypes, sys, threading, time
+import psutil
+from job.supervise import Children, run
+from job.trainers.base import Command
+
+assert ctypes.CDLL(None).prctl(36, 1, 0, 0, 0) == 0  # PR_SET_CHILD_SUBREAPER: what PID 1 is in a container
+children = Children()
+leaves = "import subprocess, sys; subprocess.Popen([sys.executable, '-c', ''], start_new_session=True)"
+
+def zombies():
+    return sum(child.status() == psutil.STATUS_ZOMBIE for child in psutil.Process().children())
+
+done = threading.Event()
+def reap():
+    while not done.wait(0.001):
+        children.reap_orphans()
+if sys.argv[1] == "reaping":
+    threading.Thread(target=reap).start()
+codes = [
+    run(Command((sys.executable, "-c", leaves + f"; sys.exit({code})")), on_line=print, tick=lambda: None,
+        grace=lambda: 5, children=children).code
+    for code in (3, 4, 5, 6)
+]
+ends = time.monotonic() + 20
+while sys.argv[1] == "reaping" and zombies() and time.monotonic() < ends:
+    time.sleep(0.05)
+done.set()
+print(codes, "left:", zombies())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="containers")
+def test_orphans_are_let_go_and_children_never() -> None:
+    """The code of a child that somebody else waited for would be lost, and read as 0."""
+
+    def adopt(how: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-c", ADOPTING, how], capture_output=True, text=True, timeout=120, check=True
+        )
+        return done.stdout.strip()
+
+    assert adopt("reaping") == "[3, 4, 5, 6] left: 0"
+    assert adopt("not") == "[3, 4, 5, 6] left: 4"
