@@ -79,8 +79,8 @@ def _too_dear(record: RunRecord, best: Appraisal) -> BudgetError:
     limits = f"${budget.cap_dollars:.2f} and {budget.max_seconds / 3600:g} hours"
     if best.forecast is None:
         return BudgetError(
-            f"{limits} leave no time at ${best.offer.price_per_hour:.3f} an hour beside the teardown reserve;"
-            " nothing was spent",
+            f"${budget.cap_dollars:.2f} does not pay for more than the teardown reserve at"
+            f" ${best.offer.price_per_hour:.3f} an hour; nothing was spent",
             next_step="raise budget.cap_dollars or shorten budget.teardown_reserve_minutes",
         )
     expected = best.forecast

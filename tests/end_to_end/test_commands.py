@@ -54,3 +54,14 @@ def test_what_cannot_be_done_is_said_in_a_sentence_and_leaves_nothing(
     assert "Traceback" not in err
     assert not list(workspace.folder.glob("models/**/*")) and workspace.pods() == []
     assert workspace.run("status")[1] == "no runs\n"
+
+
+def test_a_run_that_earlier_ones_show_to_be_too_long_is_refused(workspace: Workspace) -> None:
+    first = workspace.result("run")
+    (pod,) = first["receipt"]["pods"]
+    assert pod["spent"]["training"] > 0 and first["attempts"][0]["seconds_per_step"] > 0
+    assert sum(pod["spent"].values()) == pytest.approx(pod["seconds"], abs=1)
+    limits = ("--max-hours", "0.02", "--set", "budget.teardown_reserve_minutes=0.1")
+    code, out, err = workspace.run("run", "--output-name", "more", "--max-epochs", "10000", *limits)
+    assert (code, out) == (4, "") and "nothing was spent" in err and "--trim" in err
+    assert len(json.loads(workspace.run("status", "--json")[1])) == 1

@@ -45,7 +45,7 @@ def test_a_run_that_fits_nowhere_is_refused(plain: RunRecord) -> None:
 
 def test_a_cap_below_the_reserve_is_refused(plain: RunRecord) -> None:
     free = night(plain, speeds=(), paid=False, cap_dollars=0.01)
-    with pytest.raises(BudgetError, match="beside the teardown reserve"):
+    with pytest.raises(BudgetError, match="more than the teardown reserve"):
         settle(free, [Offer("this machine", 1.0)], Notes(), trim=True)
 
 

@@ -19,7 +19,7 @@ from launcher.inheritance import inherit
 from launcher.journal import Held
 from launcher.model import Phase
 from launcher.outcome import outcome
-from launcher.ports import Stored
+from launcher.ports import Offer, Stored
 from launcher.reconcile import GAP_SECONDS_MAX
 from tests.launcher.world import OUTPUT, RUN, FakeWorld
 
@@ -234,3 +234,22 @@ def test_a_store_that_stays_away_when_nothing_is_billed_is_not_waited_for_for_ev
 
 def _refuse(prefix: str) -> Sequence[Stored]:
     raise StorageError("503")
+
+
+def test_a_pass_on_which_the_stores_clock_jumped_rents_nothing(
+    fake: FakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The time of a new deadline would be wrong; the next pass, whose two clocks agree, goes on."""
+    offers = fake.pods.offers
+    looks: list[int] = []
+
+    def jumping() -> Sequence[Offer]:
+        if not looks:
+            fake.later(1200)
+        looks.append(len(fake.pods.created))
+        return offers()
+
+    monkeypatch.setattr(fake.pods, "offers", jumping)
+    record = fake.run()
+    assert looks == [0, 0] and record.phase is Phase.DONE
+    assert any("no pod is asked for now: the store's time went +1200 s" in line for line in fake.notes.lines)
