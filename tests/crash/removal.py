@@ -65,4 +65,6 @@ if __name__ == "__main__":
     wanted = sys.argv[1:]
     for one in RULES:
         if not wanted or one.name in wanted:
-            print(row(one, caught(one) or "NOTHING"), flush=True)  # noqa: T201 - a table for a person
+            by = caught(one)
+            shown = row(one, by) if by is not None else f"NOTHING notices that this is gone: {one.name}"
+            print(shown, flush=True)  # noqa: T201 - a table for a person

@@ -10,6 +10,8 @@ from datetime import timedelta
 
 import httpx
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from job import provider
@@ -101,10 +103,28 @@ def test_both_refuse_for_an_hour(cloud: Simulator) -> None:
 @pytest.mark.parametrize("trouble", Trouble)
 def test_every_odd_answer_is_outlived(cloud: Simulator, trouble: Trouble, after_effect: bool) -> None:
     night = Night(cloud)
-    ends = (Operation.DELETE, Operation.GRAPHQL_TERMINATE)
-    cloud.trouble(trouble, *ends, times=6, after_effect=after_effect)
+    cloud.trouble(trouble, *ENDS, times=6, after_effect=after_effect)
     assert night.wait(300)
     assert not [line for line in night.said if night.pod.key in line]
+
+
+ENDS = (Operation.DELETE, Operation.GRAPHQL_TERMINATE)
+HARDSHIP = st.tuples(st.sampled_from(Trouble), st.sampled_from([ENDS, ENDS[:1], ENDS[1:]]), st.integers(1, 4))
+
+
+@given(hardships=st.lists(HARDSHIP, max_size=8), rights=st.sampled_from(list(KeyRights)[:3]))
+@settings(max_examples=100, deadline=None)
+def test_whatever_went_wrong_before_the_pod_is_ended_soon_after(
+    hardships: list[tuple[Trouble, tuple[Operation, ...], int]], rights: KeyRights
+) -> None:
+    """A trouble of one API may last while the other refuses: each round outlives one of them at least."""
+    with Simulator(FakeClock()) as cloud:
+        night = Night(cloud, Misfortune(key_rights=rights))
+        for trouble, operations, times in hardships:
+            cloud.trouble(trouble, *operations, times=times)
+        rounds = sum(times for _, _, times in hardships) + 1
+        assert night.wait(2 * rounds * LONGEST_WAIT_SECONDS)
+        assert not [line for line in night.said if night.pod.key in line]
 
 
 def test_an_acknowledgement_is_no_end(cloud: Simulator) -> None:
