@@ -5,7 +5,7 @@ Time is real. Pods are processes of this machine that run the real job on the ex
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from launcher.storage.s3 import S3Store
 from tests.rehearsal.command import Command
 from tests.rehearsal.faults import Mishap
 from tests.simulators.runpod import Pod, ProcessPod, Simulator, Timing, kill_holders
+from tests.simulators.runpod.pod import Workload
 
 TIMING = Timing(provision=2, start=6, restart=1, host_restart=3, grace=10)
 """An image of a gigabyte or less, and a host that is there at once."""
@@ -130,11 +131,16 @@ class Night:
 
 
 @contextmanager
-def night(folder: Path, *, shown: bool = False) -> Iterator[Night]:
-    """Set a stage in an empty folder; on leaving, nothing of it runs any more."""
-    simulator = Simulator(timing=TIMING, workload=lambda pod: workload())
+def night(
+    folder: Path, *, shown: bool = False, workload: Callable[[], Workload] | None = None
+) -> Iterator[Night]:
+    """Set a stage in an empty folder; on leaving, nothing of it runs any more.
 
-    def workload() -> ProcessPod:
+    `workload` is what pods do instead of the real job.
+    """
+    simulator = Simulator(timing=TIMING, workload=lambda pod: (workload or job)())
+
+    def job() -> Workload:
         return ProcessPod(extra={ADDRESS_VARIABLE: simulator.serve()})
 
     server = EmbeddedServer(folder / "store")
