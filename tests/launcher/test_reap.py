@@ -197,6 +197,21 @@ def test_an_absence_from_the_list_alone_is_no_proof(fake: FakeWorld, monkeypatch
     assert reaper.end(due, seconds=20) == due
 
 
+def test_a_list_that_fails_after_the_end_was_acknowledged_proves_nothing(
+    fake: FakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = started(fake)
+    fake.store.at = record.attempt(1).hard_deadline
+    reaper = reaper_of(fake)
+    due = reaper.look().due
+
+    def fails() -> None:
+        raise PodError("the list does not end")
+
+    monkeypatch.setattr(fake.pods, "list", fails)
+    assert reaper.end(due, seconds=20) == due and set(fake.pods.terminated) == {"pod-1"}
+
+
 def test_an_error_is_no_absence(fake: FakeWorld) -> None:
     record = started(fake)
     fake.store.at = record.attempt(1).hard_deadline
