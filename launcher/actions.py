@@ -157,7 +157,9 @@ class Actions:
             return
         attempt = held.record.attempt(action.attempt)
         if gone and action.pod_id not in attempt.acknowledged:
-            self._update(held, attempt, {"acknowledged": (*attempt.acknowledged, action.pod_id)})
+            acknowledged = (*attempt.acknowledged, action.pod_id)
+            now = self._world.store.now()
+            self._update(held, attempt, {"acknowledged": acknowledged, "acknowledged_at": now})
 
     def pull(self, held: Held, receipts: Sequence[Receipt], seen: Seen) -> None:
         """Bring artefacts home and note each; what proves to be something else is named as missing.

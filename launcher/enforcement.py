@@ -1,82 +1,96 @@
 """What must happen although the record cannot be written: pods past their hard deadline are ended.
 
 A deadline is immutable and on record since before its pod was asked for, so ending such a pod needs no new
-decision. Knows the ports; keeps the store's time going by this machine's monotonic clock.
+decision. Knows the ports.
 """
 
-from datetime import datetime, timedelta
+from collections.abc import Sequence
+from datetime import datetime
 
 from launcher.errors import Leaked, PodError, StorageError
+from launcher.kept_time import KeptTime
 from launcher.model import Attempt, RunRecord, seconds_between
-from launcher.ports import Clock, Notifier, Pods
+from launcher.ports import Notifier, Pods
+from launcher.roster import Roster
 
 
 class Enforcement:
     """The last layer of a launcher whose store does not answer."""
 
-    def __init__(self, pods: Pods, clock: Clock) -> None:
+    def __init__(self, pods: Pods, time: KeptTime) -> None:
+        """`time` is what was heard of the store while it answered."""
         self._pods = pods
-        self._clock = clock
-        self._seen: tuple[datetime, float] | None = None
+        self._time = time
         self._outage_began: datetime | None = None
-
-    def saw(self, now: datetime) -> float:
-        """Remember the store's time: it answers.
-
-        Returns the seconds by which it went ahead of this machine's since it was last seen, 0 the first time.
-        """
-        before, monotonic = self._seen or (now, self._clock.monotonic()), self._clock.monotonic()
-        self._seen = (now, monotonic)
-        self.answered()
-        return (now - before[0]).total_seconds() - (monotonic - before[1])
 
     def answered(self) -> None:
         """Note that the store answers, whatever it said."""
         self._outage_began = None
 
-    def enforce(self, record: RunRecord, notifier: Notifier) -> None:
+    def enforce(self, record: RunRecord, roster: Roster, notifier: Notifier) -> None:
         """End every known pod past its hard deadline.
 
         Raises StorageError once all have been gone for longer than the run's limit, so that nobody waits for
         a dead store for ever; Leaked when some are still not confirmed gone by then. Where no pod was left
         before, nothing is billed and the store is waited for as long as results that cannot be fetched.
         """
-        if self._seen is None:
+        now = self._time.now()
+        if now is None:
             return
-        seen_at, monotonic = self._seen
-        now = seen_at + timedelta(seconds=self._clock.monotonic() - monotonic)
         began = self._outage_began = self._outage_began or now
         due = [item for item in record.attempts if item.gone_at is None and now >= item.hard_deadline]
         if record.all_gone and seconds_between(began, now) > record.spec.clocks.collect_seconds:
             raise _silent_store(record, "no pod of this run is left")
-        if not due:
-            return
-        left = [attempt for attempt in due if not self._ended(attempt, notifier)]
+        refused = [attempt for attempt in due if not self._ended(attempt, roster, notifier)]
         too_long = any(
             seconds_between(max(attempt.hard_deadline, began), now) > record.spec.clocks.leak_seconds
             for attempt in due
         )
-        if left and too_long:
+        if not too_long:
+            return
+        left = refused or self._still_shown(due, now, notifier)
+        if left:
             names = ", ".join(name for attempt in left for name in attempt.pod_ids or (attempt.pod_name,))
             raise Leaked(
                 f"LEAKED: pod {names} is past its deadline, not confirmed gone, and the store is silent",
                 next_step="end it in the provider's console; then `retrain attach` when the store is back",
             )
-        if not left and too_long:
-            raise _silent_store(record, "every pod was ended at its deadline")
+        raise _silent_store(record, "every pod was ended at its deadline")
 
-    def _ended(self, attempt: Attempt, notifier: Notifier) -> bool:
-        """End an attempt's pods; whether the provider then shows none of them."""
+    def _ended(self, attempt: Attempt, roster: Roster, notifier: Notifier) -> bool:
+        """End an attempt's pods; whether all were found and the provider acknowledged every end."""
+        found, all_of_them = set(attempt.pod_ids), True
         try:
-            found = {pod.pod_id for pod in self._pods.find(attempt.pod_name)} | set(attempt.pod_ids)
-            notifier.say(
-                f"attempt {attempt.number} is past its hard deadline: ending {', '.join(found) or 'it'}"
-            )
-            gone = [self._pods.terminate(pod_id) for pod_id in sorted(found)]
-            return all(gone) and not self._pods.find(attempt.pod_name)
+            found |= {pod.pod_id for pod in roster.shown(attempt)}
         except PodError as error:
-            notifier.say(f"attempt {attempt.number} could not be ended yet: {error}")
-            return False
+            all_of_them = _not_ended(attempt, error, notifier)
+        notifier.say(f"attempt {attempt.number} is past its hard deadline: ending {', '.join(found) or 'it'}")
+        for pod_id in sorted(found):
+            try:
+                all_of_them &= self._pods.terminate(pod_id)
+            except PodError as error:
+                all_of_them = _not_ended(attempt, error, notifier)
+        return all_of_them
+
+    def _still_shown(
+        self, attempts: Sequence[Attempt], now: datetime, notifier: Notifier
+    ) -> Sequence[Attempt]:
+        """Return those of which the provider, asked anew, does not say that no pod is left."""
+        roster, left = Roster(self._pods, now), []
+        for attempt in attempts:
+            try:
+                shown = bool(roster.pods_of(attempt))
+            except PodError as error:
+                shown = not _not_ended(attempt, error, notifier)
+            if shown:
+                left.append(attempt)
+        return left
+
+
+def _not_ended(attempt: Attempt, error: PodError, notifier: Notifier) -> bool:
+    """Tell why an attempt's end is not known; returns False."""
+    notifier.say(f"attempt {attempt.number} could not be ended yet: {error}")
+    return False
 
 
 def _silent_store(record: RunRecord, pods: str) -> StorageError:

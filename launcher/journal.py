@@ -111,6 +111,22 @@ class Journal:
         etag = self._store.put(keys.record_key(record.run_id), record.encode(), if_absent=True)
         return Held(record, etag)
 
+    def look_up(self, run_id: str) -> Held:
+        """Return a run to look at, without its lease. Raises LeaseHeld while another launcher has it."""
+        record, etag = self._read(run_id)
+        self._refuse_if_leased(record)
+        return Held(record, etag)
+
+    def leave(self, held: Held, record: RunRecord) -> None:
+        """Write the record over the very one that was looked up, and leave the run to whoever comes next.
+
+        Raises LeaseHeld when somebody wrote meanwhile: what was decided may be wrong now, and is not kept.
+        """
+        try:
+            self._put(held, record.model_copy(update={"lease": None}))
+        except PreconditionFailed as error:
+            raise LeaseHeld(f"run {record.run_id} changed while it was looked at") from error
+
     def lease_of_another(self, record: RunRecord) -> Lease | None:
         """Return the lease of another launcher that may be alive, None where the run is free to take."""
         lease = record.lease
@@ -126,14 +142,7 @@ class Journal:
     def acquire(self, run_id: str) -> Held:
         """Take the lease of a run. Raises LeaseHeld while another launcher that may be alive holds it."""
         record, etag = self._read(run_id)
-        lease = self.lease_of_another(record)
-        if lease is not None:
-            raise LeaseHeld(
-                f"another launcher works on run {run_id}, {who(lease.holder)};"
-                f" if it died there, the run is free at {lease.until:%H:%M:%S} UTC",
-                next_step=f"leave it to that one: `retrain status {run_id}` shows how far it is,"
-                f" `retrain cancel {run_id}` ends the run",
-            )
+        self._refuse_if_leased(record)
         record = self._leased(record)
         try:
             etag = self._store.put(keys.record_key(run_id), record.encode(), if_match=etag)
@@ -147,21 +156,13 @@ class Journal:
         Raises LeaseHeld when the lease was lost meanwhile: then nothing more may be done to the run.
         """
         for _ in range(CONFLICTS_MAX):
-            record = self._leased(record)
-            data = record.encode()
             try:
-                # What cannot be read again must not replace what can.
-                decode(RunRecord, data)
-            except ContractError as error:
-                raise UnreadableRecord(f"a record that nobody could read was not written: {error}") from error
-            try:
-                held.etag = self._store.put(keys.record_key(record.run_id), data, if_match=held.etag)
+                self._put(held, self._leased(record))
             except PreconditionFailed:
                 self._reread(held)
                 if not record.phase.closed:
                     record = record.model_copy(update={"cancel_requested": held.record.cancel_requested})
                 continue
-            held.record = record
             return
         raise StorageError(f"the record of run {record.run_id} changed on each of {CONFLICTS_MAX} writes")
 
@@ -179,9 +180,7 @@ class Journal:
         with suppress(RetrainError):
             # Who leaves in the middle of a write does not know which of two records is there.
             self._reread(held)
-            record = held.record.model_copy(update={"lease": None})
-            held.etag = self._store.put(keys.record_key(record.run_id), record.encode(), if_match=held.etag)
-            held.record = record
+            self._put(held, held.record.model_copy(update={"lease": None}))
 
     def request_cancel(self, run_id: str) -> RunRecord:
         """Write the wish to cancel, whoever holds the lease. Returns the record with it."""
@@ -260,6 +259,27 @@ class Journal:
             held.lost = True
             raise LeaseHeld(f"another launcher took over run {held.record.run_id}")
         held.record, held.etag = theirs, etag
+
+    def _put(self, held: Held, record: RunRecord) -> None:
+        """Write the record over what `held` holds. Raises PreconditionFailed when that is there no more."""
+        data = record.encode()
+        try:
+            # What cannot be read again must not replace what can.
+            decode(RunRecord, data)
+        except ContractError as error:
+            raise UnreadableRecord(f"a record that nobody could read was not written: {error}") from error
+        held.etag = self._store.put(keys.record_key(record.run_id), data, if_match=held.etag)
+        held.record = record
+
+    def _refuse_if_leased(self, record: RunRecord) -> None:
+        lease = self.lease_of_another(record)
+        if lease is not None:
+            raise LeaseHeld(
+                f"another launcher works on run {record.run_id}, {who(lease.holder)};"
+                f" if it died there, the run is free at {lease.until:%H:%M:%S} UTC",
+                next_step=f"leave it to that one: `retrain status {record.run_id}` shows how far it is,"
+                f" `retrain cancel {record.run_id}` ends the run",
+            )
 
     def _read(self, run_id: str) -> tuple[RunRecord, str]:
         try:

@@ -34,6 +34,8 @@ class AttemptSeen:
 
     pods: tuple[Pod, ...] | None = None
     """Every existing pod of this attempt's name or recorded ids."""
+    listed_at: datetime | None = None
+    """When the provider's list had not been asked for yet; it shows nothing of what happened since."""
     storage: bool = False
     """Whether the store answered; without it the fields below say nothing."""
     claim: Claim | None = None
@@ -63,7 +65,7 @@ def judge(record: RunRecord, attempt: Attempt, sight: AttemptSeen, now: datetime
             if attempt.asked_at is None:
                 # We hold the lease, and asking is written down first: there is no pod and never will be.
                 attempt = attempt.model_copy(update={"refused": True, "gone_at": now, "collected": True})
-    elif _confirmed_gone(record, attempt, sight, now):
+    elif _confirmed_gone(record, attempt, sight):
         attempt = attempt.model_copy(update={"gone_at": now})
     else:
         attempt = attempt.model_copy(update={"teardown_seconds": attempt.teardown_seconds + gap})
@@ -75,7 +77,7 @@ def reopened(attempt: Attempt) -> Attempt:
     return attempt.model_copy(update={"refused": False, "gone_at": None, "collected": False})
 
 
-def probe(attempt: Attempt, seen: AttemptSeen, now: datetime, lag_seconds: float) -> Probe:
+def probe(attempt: Attempt, seen: AttemptSeen, lag_seconds: float) -> Probe:
     """Tell whether an attempt's pods are alive, proven dead, or not known."""
     if seen.pods is None:
         return Probe.UNKNOWN
@@ -84,12 +86,21 @@ def probe(attempt: Attempt, seen: AttemptSeen, now: datetime, lag_seconds: float
     if seen.pods:
         return Probe.DEAD
     # Absent. A young pod may be missing from a list that lags, and so may one whose creation is unsure.
-    return Probe.DEAD if has_had_time_to_show(attempt, now, lag_seconds) else Probe.UNKNOWN
+    return Probe.DEAD if has_had_time_to_show(attempt, seen.listed_at, lag_seconds) else Probe.UNKNOWN
 
 
-def has_had_time_to_show(attempt: Attempt, now: datetime, lag_seconds: float) -> bool:
-    """Whether a pod of this attempt, if there is one, must be on the provider's list by now."""
-    return seconds_between(attempt.asked_at or attempt.intent_at, now) > lag_seconds
+def has_had_time_to_show(attempt: Attempt, listed_at: datetime | None, lag_seconds: float) -> bool:
+    """Whether a pod of this attempt, if there is one, must be on a list that was asked for at `listed_at`."""
+    if listed_at is None:
+        return False
+    return seconds_between(attempt.asked_at or attempt.intent_at, listed_at) > lag_seconds
+
+
+def shows_again(attempt: Attempt, sight: AttemptSeen) -> bool:
+    """Whether a pod is there although its attempt was confirmed gone; an older list may well show it."""
+    if attempt.gone_at is None or sight.listed_at is None:
+        return False
+    return bool(sight.pods) and sight.listed_at >= attempt.gone_at
 
 
 def _adopt(attempt: Attempt, sight: AttemptSeen, now: datetime) -> Attempt:
@@ -169,7 +180,7 @@ def _ending(record: RunRecord, attempt: Attempt, sight: AttemptSeen, now: dateti
         if now < attempt.stop_at:
             return None
         return because(Reason.CREATE_REFUSED, "its time had passed before a pod was asked for")
-    state = probe(attempt, sight, now, clocks.create_lag_seconds)
+    state = probe(attempt, sight, clocks.create_lag_seconds)
     if state is Probe.UNKNOWN or not sight.storage:
         # Without the store nobody knows whether the job said its last word or is silent.
         return None
@@ -196,13 +207,21 @@ def _ending(record: RunRecord, attempt: Attempt, sight: AttemptSeen, now: dateti
     return None
 
 
-def _confirmed_gone(record: RunRecord, attempt: Attempt, sight: AttemptSeen, now: datetime) -> bool:
-    """Whether the provider acknowledged every end, shows no such pod, and has had time to show a late one."""
+def _confirmed_gone(record: RunRecord, attempt: Attempt, sight: AttemptSeen) -> bool:
+    """Whether the provider acknowledged every end, has since then shown no such pod, and has had time to show
+    a late one.
+    """
     return (
         sight.pods == ()
         and set(attempt.pod_ids) <= set(attempt.acknowledged)
-        and has_had_time_to_show(attempt, now, record.spec.clocks.create_lag_seconds)
+        and _was_listed_since(attempt.acknowledged_at, sight)
+        and has_had_time_to_show(attempt, sight.listed_at, record.spec.clocks.create_lag_seconds)
     )
+
+
+def _was_listed_since(moment: datetime | None, sight: AttemptSeen) -> bool:
+    """Whether the list is certainly younger than a moment. The store tells whole seconds."""
+    return moment is None or (sight.listed_at is not None and sight.listed_at > moment)
 
 
 def plain(text: str) -> str:

@@ -18,9 +18,11 @@ from launcher.errors import (
     UsageError,
 )
 from launcher.journal import Held, Journal
+from launcher.kept_time import KeptTime
 from launcher.model import Phase, RunRecord
 from launcher.observe import Observer
-from launcher.reconcile import Close, Create, Pull, Seen, Terminate, decide
+from launcher.reconcile import Close, Create, Decision, Pull, Seen, Terminate, decide
+from launcher.roster import Roster
 
 OUTAGE_BACKOFF_MAX = 60.0
 """Seconds between two passes at the most, while they fail."""
@@ -43,16 +45,19 @@ class Loop:
         on_pass: PassListener | None = None,
         mend: Callable[[], None] = lambda: None,
         pulls: bool = True,
+        time: KeptTime | None = None,
     ) -> None:
         """`mend` is called after a pass that failed: for a store that the launcher itself keeps running.
 
-        `pulls` tells whether artefacts are brought home, which may take long.
+        `pulls` tells whether artefacts are brought home, which may take long. `time` is what others of this
+        process heard of the store's time.
         """
         self._world = world
         self._journal = journal
         self._on_pass = on_pass
         self._pulls = pulls
         self._mend = mend
+        self._time = time or KeptTime(world.clock)
         self._actions = Actions(world, journal)
 
     def drive(self, run_id: str, *, until: Callable[[RunRecord], bool] = lambda _: False) -> RunRecord:
@@ -61,14 +66,18 @@ class Loop:
         Raises LeaseHeld when another launcher owns the run from the start; LocalDiskError when nothing but
         this machine's disk keeps the run from being closed; Leaked when not even the store answers.
         """
-        enforcement = Enforcement(self._world.pods, self._world.clock)
+        enforcement = Enforcement(self._world.pods, self._time)
         held = self._acquire(run_id, enforcement)
         try:
-            observer = self._observer(held)
+            observer = self._observer(held, watched=True)
             failures = leaked_passes = 0
             while True:
+                roster = self._roster()
                 try:
-                    self._pass(held, observer, enforcement)
+                    self._journal.refresh(held)
+                    seen, decision = self._look(held.record, observer, roster, enforcement)
+                    self._act(held, seen, decision)
+                    self._show(held.record, observer, seen)
                     failures = 0
                 except LeaseHeld as error:
                     self._world.notifier.say(f"{error}; waiting until it lets go")
@@ -78,7 +87,7 @@ class Loop:
                         raise
                     # The pod works on without us; its own deadline holds.
                     self._world.notifier.say(f"this pass failed, trying again: {error}")
-                    enforcement.enforce(held.record, self._world.notifier)
+                    enforcement.enforce(held.record, roster, self._world.notifier)
                     self._mend()
                     failures += 1
                 record = held.record
@@ -89,36 +98,63 @@ class Loop:
         finally:
             self._journal.release(held)
 
-    def once(self, run_id: str) -> RunRecord:
-        """Make one pass over a run and return its record: for cron and CI."""
-        enforcement = Enforcement(self._world.pods, self._world.clock)
-        held = self._acquire(run_id, enforcement)
+    def once(self, run_id: str, roster: Roster | None = None) -> RunRecord:
+        """Make one pass over a run and return its record: for cron and CI.
+
+        `roster` is what the provider shows to all runs of the same pass. A look needs no lease, acting does:
+        where there is nothing to be done, what was seen is written over the very record that was read, or not
+        at all. Raises LeaseHeld when another launcher has the run, or wrote its record meanwhile.
+        """
+        enforcement = Enforcement(self._world.pods, self._time)
+        held = self._journal.look_up(run_id)
+        before = held.record
+        if before.phase.closed:
+            return before
+        self._refuse_elsewhere(before)
+        roster = roster or self._roster()
+        leased = False
         try:
-            self._pass(held, self._observer(held), enforcement)
+            observer = self._observer(held, watched=False)
+            seen, decision = self._look(before, observer, roster, enforcement)
+            leased = bool(decision.actions)
+            if leased:
+                self._act(held, seen, decision)
+            else:
+                self._journal.leave(held, decision.record)
+                narrate(before, held.record, self._world.notifier)
         except DeadlineCame as error:
             # Nothing failed: what was broken off goes on with the next pass.
             self._world.notifier.say(str(error))
-            enforcement.enforce(held.record, self._world.notifier)
+            enforcement.enforce(held.record, roster, self._world.notifier)
         except StorageError:
-            enforcement.enforce(held.record, self._world.notifier)
+            enforcement.enforce(held.record, roster, self._world.notifier)
             raise
         finally:
-            self._journal.release(held)
+            if leased:
+                self._journal.release(held)
         return held.record
 
     def _acquire(self, run_id: str, enforcement: Enforcement) -> Held:
         """Take the lease; where the store can be read but not written, end what is past its deadline."""
         record = self._journal.read(run_id)
         self._refuse_elsewhere(record)
-        enforcement.saw(self._world.store.now())
+        self._time.hear(self._world.store.now())
         try:
             return self._journal.acquire(run_id)
         except StorageError:
-            enforcement.enforce(record, self._world.notifier)
+            enforcement.enforce(record, self._roster(), self._world.notifier)
             raise
 
-    def _observer(self, held: Held) -> Observer:
-        return Observer(self._world.store, self._world.pods, held.record)
+    def _observer(self, held: Held, *, watched: bool) -> Observer:
+        return Observer(self._world.store, self._world.pods, held.record, watched=watched)
+
+    def _roster(self) -> Roster:
+        """Return the provider as of now. Raises StorageError when the store never told the time."""
+        at = self._time.now()
+        if at is None:
+            at = self._world.store.now()
+            self._time.hear(at)
+        return Roster(self._world.pods, at)
 
     def _refuse_elsewhere(self, record: RunRecord) -> None:
         """From here the pods of another provider or machine look absent, which is no proof of anything."""
@@ -147,19 +183,25 @@ class Loop:
                 enforcement.answered()
             except StorageError:
                 failures += 1
-                enforcement.enforce(held.record, self._world.notifier)
+                enforcement.enforce(held.record, self._roster(), self._world.notifier)
                 self._mend()
 
-    def _pass(self, held: Held, observer: Observer, enforcement: Enforcement) -> None:
-        self._journal.refresh(held)
-        before = held.record
-        seen = observer.look(before)
-        seen = replace(seen, drift_seconds=enforcement.saw(seen.now))
+    def _look(
+        self, record: RunRecord, observer: Observer, roster: Roster, enforcement: Enforcement
+    ) -> tuple[Seen, Decision]:
+        seen = observer.look(record, roster)
+        seen = replace(seen, drift_seconds=self._time.hear(seen.now))
+        enforcement.answered()
         for trouble in observer.troubles:
             self._world.notifier.say(trouble)
-        decision = decide(before, seen)
+        decision = decide(record, seen)
         if decision.held_back:
             self._world.notifier.say(f"no pod is asked for now: {decision.held_back}")
+        return seen, decision
+
+    def _act(self, held: Held, seen: Seen, decision: Decision) -> None:
+        """Write down what was decided, under the lease, then do it."""
+        before = held.record
         self._actions.write(held, decision.record)
         narrate(before, held.record, self._world.notifier)
         for action in decision.actions:
@@ -173,9 +215,11 @@ class Loop:
                         self._actions.pull(held, action.receipts, seen)
                 case Close():
                     self._actions.close(held, action.record)
+
+    def _show(self, record: RunRecord, observer: Observer, seen: Seen) -> None:
         if self._on_pass is not None:
             try:
-                self._on_pass(held.record, observer, seen)
+                self._on_pass(record, observer, seen)
             except Exception as error:  # noqa: BLE001 - who only looks on must not end a run
                 self._world.notifier.say(f"the view failed: {type(error).__name__}")
 

@@ -168,6 +168,8 @@ class Attempt(Wire):
     ended: Ending | None = None
     acknowledged: tuple[str, ...] = ()
     """Pods whose end the provider has acknowledged; absence is still to be confirmed."""
+    acknowledged_at: Utc | None = None
+    """When the last of them was added: only what is asked for later can show that they are gone."""
     teardown_seconds: Seconds = 0
     """How long its end has been asked for in vain, over passes that asked."""
     gone_at: Utc | None = None

@@ -5,7 +5,7 @@ Knows the ports. Pods are looked at before the bucket: a pod found dead has said
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TypeVar
 
@@ -19,6 +19,7 @@ from launcher.model import Attempt, RunRecord, seconds_between
 from launcher.pace import pace_of
 from launcher.ports import Pod, Pods, PodState, Store, Stored
 from launcher.reconcile import Seen, wants_offers
+from launcher.roster import Roster
 
 E = TypeVar("E", bound=Event)
 
@@ -35,6 +36,8 @@ class Observer:
     store: Store
     pods: Pods
     record: RunRecord
+    watched: bool = True
+    """Whether somebody looks on; else how a pod comes up is asked only where its boot may be given up."""
     troubles: list[str] = field(default_factory=list)
     """What did not answer on the last pass, in words for a person."""
     events: dict[int, tuple[Event, ...]] = field(default_factory=dict)
@@ -42,45 +45,46 @@ class Observer:
     _cache: dict[str, tuple[str, bytes]] = field(default_factory=dict)
     _boot_logs: dict[int, tuple[datetime, str]] = field(default_factory=dict)
 
-    def look(self, record: RunRecord) -> Seen:
+    def look(self, record: RunRecord, roster: Roster) -> Seen:
         """Return what is to be seen now. Raises StorageError when the store does not even tell the time."""
         self.record = record
         self.troubles.clear()
-        attempts = {attempt.number: self._attempt(attempt) for attempt in record.attempts}
+        attempts = {attempt.number: self._attempt(attempt, roster) for attempt in record.attempts}
         offers = None
         if wants_offers(record):
             try:
-                offers = tuple(self.pods.offers())
+                offers = tuple(roster.offers())
             except PodError as error:
                 self.troubles.append(str(error))
         return Seen(now=self.store.now(), attempts=attempts, offers=offers)
 
-    def _attempt(self, attempt: Attempt) -> AttemptSeen:
+    def _attempt(self, attempt: Attempt, roster: Roster) -> AttemptSeen:
         # Gone attempts, too: a request that was on its way for very long may have been served since.
-        pods = self._pods_of(attempt) if attempt.asked_at is not None else ()
+        shown = AttemptSeen(pods=self._pods_of(attempt, roster), listed_at=roster.at)
         if attempt.collected:
-            return AttemptSeen(pods=pods)
+            return shown
         try:
-            return self._stored(attempt, pods)
+            return self._stored(attempt, shown)
         except StorageError as error:
             self.troubles.append(str(error))
-            return AttemptSeen(pods=pods)
+            return shown
 
-    def _pods_of(self, attempt: Attempt) -> tuple[Pod, ...] | None:
+    def _pods_of(self, attempt: Attempt, roster: Roster) -> tuple[Pod, ...] | None:
+        if attempt.asked_at is None:
+            return ()
         try:
-            found = {pod.pod_id: pod for pod in self.pods.find(attempt.pod_name)}
-            for pod_id in attempt.pod_ids:
-                if pod_id not in found and (pod := self.pods.get(pod_id)) is not None:
-                    found[pod_id] = pod
+            return roster.pods_of(attempt)
         except PodError as error:
             self.troubles.append(str(error))
             return None
-        return tuple(found.values())
 
-    def _stored(self, attempt: Attempt, pods: tuple[Pod, ...] | None) -> AttemptSeen:
+    def _stored(self, attempt: Attempt, shown: AttemptSeen) -> AttemptSeen:
         prefix = keys.attempt_prefix(self.record.run_id, attempt.number)
         listed = {item.key.removeprefix(prefix): item for item in self.store.list(prefix)}
-        claims = self._messages(Claim, [keys.claim(life) for life in keys.lives()], listed, prefix)
+        # Who claimed it matters only between two pods.
+        rivals = {*attempt.pod_ids, *(pod.pod_id for pod in shown.pods or ())}
+        written = [keys.claim(life) for life in keys.lives()] if len(rivals) > 1 else []
+        claims = self._messages(Claim, written, listed, prefix)
         beats = [listed[key] for life in keys.lives() if (key := keys.heartbeat(life)) in listed]
         # Telemetry may fail: what the job says is a sign of life as good as its heartbeat.
         said = [listed[key] for life in keys.lives() if (key := keys.events(life)) in listed]
@@ -92,8 +96,8 @@ class Observer:
             Receipt, [key for key in listed if key.endswith(keys.RECEIPT_SUFFIX)], listed, prefix
         )
         events = self._events(attempt, listed)
-        return AttemptSeen(
-            pods=pods,
+        return replace(
+            shown,
             storage=True,
             claim=claims[0] if claims else None,
             heartbeat=heartbeats[-1] if heartbeats else None,
@@ -104,13 +108,15 @@ class Observer:
             terminal=_last_word(events),
             pace=pace_of(events),
             receipts=tuple(receipts),
-            boot_log=self._boot_log(attempt, pods) if not events else "",
+            boot_log=self._boot_log(attempt, shown) if not events else "",
         )
 
-    def _boot_log(self, attempt: Attempt, pods: tuple[Pod, ...] | None) -> str:
+    def _boot_log(self, attempt: Attempt, shown: AttemptSeen) -> str:
         """Return how the pod of an attempt comes up, as last asked; its job has not said a word yet."""
-        coming = [pod for pod in pods or () if pod.state is PodState.STARTING]
+        coming = [pod for pod in shown.pods or () if pod.state is PodState.STARTING]
         if not coming or not attempt.open:
+            return ""
+        if not self.watched and not _is_slow(attempt, self.record, shown.listed_at):
             return ""
         now = self.store.now()
         asked_at, line = self._boot_logs.get(attempt.number, (None, ""))
@@ -157,6 +163,14 @@ class Observer:
         data, etag = self.store.get(item.key)
         self._cache[item.key] = (etag, data)
         return data
+
+
+def _is_slow(attempt: Attempt, record: RunRecord, now: datetime | None) -> bool:
+    """Whether a pod has come up for so long without a word that its boot may be given up soon."""
+    if now is None:
+        return True
+    silent = seconds_between(attempt.progress_at or attempt.created_at or attempt.intent_at, now)
+    return silent > record.spec.clocks.boot_seconds / 2
 
 
 def _last_word(events: Sequence[Event]) -> Failed | Finished | None:

@@ -14,7 +14,7 @@ from job.contract.records import Receipt, Stage
 from launcher.budget import Window, ceiling_of, window
 from launcher.choice import NoChoice, choose
 from launcher.forecast import outlook
-from launcher.judgement import AttemptSeen, has_had_time_to_show, judge, reopened
+from launcher.judgement import AttemptSeen, has_had_time_to_show, judge, reopened, shows_again
 from launcher.model import Attempt, Ending, Missing, Phase, RunRecord, seconds_between
 from launcher.naming import PodName
 from launcher.outcome import outcome
@@ -97,7 +97,7 @@ def decide(record: RunRecord, seen: Seen) -> Decision:
     gap = min(seconds_between(record.passed_at or seen.now, seen.now), GAP_SECONDS_MAX)
     record = record.model_copy(update={"passed_at": seen.now})
     for attempt in record.attempts:
-        if attempt.gone_at is not None and seen.of(attempt).pods:
+        if shows_again(attempt, seen.of(attempt)):
             record = record.with_attempt(reopened(attempt))
     for attempt in record.attempts:
         if attempt.gone_at is None:

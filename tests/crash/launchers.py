@@ -58,8 +58,8 @@ class Launcher:
         self._stage = stage
         fake = stage.fake
         store = cast(Store, Port(self, "store", fake.store))
-        pods = cast(Pods, Port(self, "provider", fake.pods))
-        world = World(store, pods, self, fake.notes, Home(fake.home.models_dir, fake.home.workspace))
+        self.pods = cast(Pods, Port(self, "provider", fake.pods))
+        world = World(store, self.pods, self, fake.notes, Home(fake.home.models_dir, fake.home.workspace))
         self.loop = Loop(world, Journal(store, self.name))
 
     def effect(self, side: str, name: str, call: Callable[[], Any], arguments: tuple[Any, ...] = ()) -> Any:

@@ -81,21 +81,49 @@ RULES = (
     ),
     Rule(
         "a pod is adopted by its name",
-        "launcher/observe.py",
-        "found = {pod.pod_id: pod for pod in self.pods.find(attempt.pod_name)}",
+        "launcher/roster.py",
+        "found = {pod.pod_id: pod for pod in listing.named.get(attempt.pod_name, ())}",
         "found: dict[str, Pod] = {}",
     ),
     Rule(
         "an error is no absence",
         "launcher/observe.py",
-        "return None\n        return tuple(found.values())",
-        "return ()\n        return tuple(found.values())",
+        "            return None\n\n    def _stored",
+        "            return ()\n\n    def _stored",
     ),
     Rule(
         "a pod that does not show may yet show",
         "launcher/judgement.py",
-        "return seconds_between(attempt.asked_at or attempt.intent_at, now) > lag_seconds",
+        "return seconds_between(attempt.asked_at or attempt.intent_at, listed_at) > lag_seconds",
         "return True",
+    ),
+    Rule(
+        "a list shows nothing of what happened after it",
+        "launcher/observe.py",
+        "listed_at=roster.at)",
+        "listed_at=self.store.now())",
+        "tests/launcher/test_roster.py",
+    ),
+    Rule(
+        "gone is what was listed after its end was acknowledged",
+        "launcher/judgement.py",
+        "        and _was_listed_since(attempt.acknowledged_at, sight)\n",
+        "",
+        "tests/launcher/test_roster.py",
+    ),
+    Rule(
+        "an attempt that is gone is not brought back by an older list",
+        "launcher/judgement.py",
+        "return bool(sight.pods) and sight.listed_at >= attempt.gone_at",
+        "return bool(sight.pods)",
+        "tests/launcher/test_roster.py",
+    ),
+    Rule(
+        "a pod on record is absent only when it is not found by its id, too",
+        "launcher/roster.py",
+        "if attempt.gone_at is None:",
+        "if False:",
+        "tests/launcher/test_roster.py",
     ),
     Rule(
         "gone is what is confirmed absent",
@@ -112,7 +140,7 @@ RULES = (
     Rule(
         "a pod that shows up late is ended, too",
         "launcher/reconcile.py",
-        "if attempt.gone_at is not None and seen.of(attempt).pods:",
+        "if shows_again(attempt, seen.of(attempt)):",
         "if False:",
         "tests/launcher/hardships/test_two_launchers.py",
     ),
@@ -138,7 +166,7 @@ RULES = (
     Rule(
         "the hard deadline holds without the store",
         "launcher/loop.py",
-        "enforcement.enforce(held.record, self._world.notifier)\n                    self._mend()",
+        "enforcement.enforce(held.record, roster, self._world.notifier)\n                    self._mend()",
         "self._mend()",
         "tests/launcher/hardships/test_deadlines.py",
     ),
@@ -199,11 +227,10 @@ RULES = (
     Rule(
         "pods are looked at before the bucket",
         "launcher/observe.py",
-        "return self._stored(attempt, pods)",
-        "stored = self._stored(attempt, pods)\n"
-        "            import dataclasses\n"
-        "            pods = self._pods_of(attempt) if attempt.asked_at else ()\n"
-        "            return dataclasses.replace(stored, pods=pods)",
+        "return self._stored(attempt, shown)",
+        "stored = self._stored(attempt, shown)\n"
+        "            late = Roster(self.pods, self.store.now())\n"
+        "            return replace(stored, pods=self._pods_of(attempt, late), listed_at=late.at)",
     ),
     Rule(
         "an attempt is collected only on a look at its results",

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from job.contract import keys
 from launcher.errors import PodError, RetrainError, StorageError
 from launcher.model import RunRecord
+from launcher.roster import Roster
 from tests.crash.faults import LAG_SECONDS, Fault, Schedule, Strike
 from tests.crash.launchers import Killed, Launcher
 from tests.crash.promises import Witness
@@ -117,7 +119,7 @@ class Stage:
         if side == "store" and self._store_failures:
             self._store_failures -= 1
             raise StorageError("the store does not answer")
-        if name == "list" and self._list_failures:
+        if (side, name) == ("store", "list") and self._list_failures:
             self._list_failures -= 1
             raise StorageError("the store lists nothing")
         if side == "provider" and self._provider_failures:
@@ -219,17 +221,27 @@ class Stage:
         if self._nested >= NESTED_MAX:
             return
         self._nested += 1
-        self.pass_time(strike.seconds)
         other = self._launcher()
+        # Its first pass goes by a list as old as that: one of many runs, it may have waited for its turn.
+        roster: Roster | None = Roster(other.pods, self.fake.store.now())
+        self._take(roster)
+        self.pass_time(strike.seconds)
         for _ in range(3):
             try:
-                other.loop.once(RUN)
+                other.loop.once(RUN, roster)
             except (Killed, KeyboardInterrupt):
                 break
             except RetrainError as error:
                 self.witness.said(f"{error} {error.next_step}")
             self.pass_time(5)
+            roster = None
         self._nested -= 1
+
+    def _take(self, roster: Roster) -> None:
+        """Let a roster ask for its list now, which may be struck as any other call."""
+        for attempt in self.fake.journal().read(RUN).attempts[-1:]:
+            with suppress(PodError, Killed, KeyboardInterrupt):
+                roster.shown(attempt)
 
     def _tamper(self) -> None:
         written = self.fake.store.keys()

@@ -35,6 +35,7 @@ from launcher.plan import run_spec
 from launcher.reconcile import Seen, decide
 from launcher.report.summary import summary
 from launcher.report.text import leaked_lines, overview_text, result_text
+from launcher.roster import Roster
 from launcher.settings import load_settings
 from launcher.unpacking import unpack
 from launcher.weights import check_base, check_init_weights
@@ -131,7 +132,7 @@ def pod(data: bytes) -> None:
         world.store.delete(prefix + name)
     for name, content in zip(names, data.split(PART_MARK), strict=False):
         world.store.put(prefix + name, content)
-    seen = Observer(world.store, world.pods, record).look(record)
+    seen = Observer(world.store, world.pods, record).look(record, Roster(world.pods, world.store.now()))
     after = decide(record, seen).record
     assert decode(RunRecord, after.encode()) == after
     result_text(summary(after, seen.now))
