@@ -223,10 +223,10 @@ class Stage:
         self._nested += 1
         other = self._launcher()
         # Its first pass goes by a list as old as that: one of many runs, it may have waited for its turn.
-        roster: Roster | None = Roster(other.pods, self.fake.store.now())
-        self._take(roster)
+        old = Roster(other.pods, self.fake.store.now())
+        self._take(old)
         self.pass_time(strike.seconds)
-        for _ in range(3):
+        for roster in (old, None, None):
             try:
                 other.loop.once(RUN, roster)
             except (Killed, KeyboardInterrupt):
@@ -234,7 +234,6 @@ class Stage:
             except RetrainError as error:
                 self.witness.said(f"{error} {error.next_step}")
             self.pass_time(5)
-            roster = None
         self._nested -= 1
 
     def _take(self, roster: Roster) -> None:
