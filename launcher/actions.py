@@ -111,7 +111,9 @@ class Actions:
             return
         except PodError as error:
             # The next passes look for the name; nothing is asked for again until its absence is confirmed.
-            self._world.notifier.say(f"nobody knows whether pod {attempt.pod_name} was made: {error}")
+            self._world.notifier.say(
+                f"pod {attempt.pod_name} may have been made and is looked for by this name: {error}"
+            )
             return
         found = {
             "pod_ids": (pod.pod_id,),
@@ -126,9 +128,11 @@ class Actions:
             with suppress(PodError):
                 self._world.pods.terminate(pod.pod_id)
             raise
+        resumed = f" goes on after epoch {inherited.state_epoch}," if inherited.state_epoch else ""
         self._world.notifier.say(
             f"attempt {attempt.number}: pod {pod.pod_id} on {attempt.offer}"
-            f" at ${pod.price_per_hour:.3f} an hour, ends by {attempt.hard_deadline:%H:%M} UTC at the latest"
+            f" at ${pod.price_per_hour:.3f} an hour,{resumed}"
+            f" ends by {attempt.hard_deadline:%H:%M} UTC at the latest"
         )
 
     def _update(self, held: Held, attempt: Attempt, fields: dict[str, object]) -> None:

@@ -185,7 +185,8 @@ def _ending(record: RunRecord, attempt: Attempt, sight: AttemptSeen, now: dateti
         # Without the store nobody knows whether the job said its last word or is silent.
         return None
     if state is Probe.DEAD:
-        if attempt.pod_ids:
+        # A claim shows that there was one, though no list showed it while it lived.
+        if attempt.pod_ids or sight.claim is not None:
             return because(Reason.POD_GONE, "the pod ended without a word from the job")
         return because(Reason.CREATE_REFUSED, "no pod of this attempt's name ever appeared")
     if attempt.booted_at is not None:

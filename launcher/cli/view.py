@@ -17,7 +17,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from job.contract.events import Progress
+from job.contract.events import Progress, Sampled
 from launcher.budget import spent_at_most
 from launcher.cli.narrator import Narrator
 from launcher.forecast import expected_words, outlook
@@ -27,6 +27,7 @@ from launcher.reconcile import Seen
 
 BARS = "▁▂▃▄▅▆▇█"
 SPARK_WIDTH = 48
+SILENCE_SHOWN_SECONDS = 60.0
 PLAIN_SECONDS = 15.0
 """Between two plain progress lines."""
 
@@ -104,16 +105,15 @@ def panel(record: RunRecord, observer: Observer, seen: Seen) -> Panel:
     rows.add_row("phase", record.phase.value.replace("_", " "))
     parts: list[Table | Text] = [rows]
     if attempt is not None:
-        rows.add_row(
-            "attempt", f"{attempt.number} on {attempt.offer}, pod {', '.join(attempt.pod_ids) or '–'}"
-        )
-        if record.phase is Phase.BOOTING and attempt.boot_log:
-            rows.add_row("comes up", attempt.boot_log)
+        _pod_rows(rows, record, attempt, seen)
         progress = latest_progress(observer, attempt)
         if progress is not None:
             _training_rows(rows, record, observer, attempt, progress)
+        if record.phase is Phase.EVALUATING and record.spec.evaluation is not None:
+            drawn = sum(isinstance(event, Sampled) for event in observer.events.get(attempt.number, ()))
+            rows.add_row("evaluated", f"{drawn} checkpoints drawn by this attempt")
         left = seconds_between(seen.now, attempt.stop_at)
-        rows.add_row("time left", f"{timedelta(seconds=int(left))} until the job must stop")
+        rows.add_row("time left", f"{_span(max(left, 0.0))} until the job must stop")
     expected = outlook(record, seen.now)
     if expected is not None:
         rows.add_row(
@@ -125,6 +125,26 @@ def panel(record: RunRecord, observer: Observer, seen: Seen) -> Panel:
             Text(f"  ✓ {item.receipt.name}  {item.receipt.bytes / 1e6:.2f} MB  verified", style="green")
         )
     return Panel(Group(*parts), title=f"{record.spec.output_name} · {record.run_id}", title_align="left")
+
+
+def _pod_rows(rows: Table, record: RunRecord, attempt: Attempt, seen: Seen) -> None:
+    price = f" at ${attempt.price_per_hour:.3f} an hour" if attempt.price_per_hour else ""
+    resumed = f", goes on after epoch {attempt.resumed_epoch}" if attempt.resumed_epoch else ""
+    where = f"{attempt.offer} {attempt.offer_location}".rstrip()
+    # What others say is text: markup in it would be carried out, or break the view.
+    rows.add_row("attempt", Text(f"{attempt.number} on {where}{price}{resumed}"))
+    rows.add_row("pod", Text(", ".join(attempt.pod_ids) or "–"))
+    if attempt.open and record.phase in (Phase.PROVISIONING, Phase.BOOTING):
+        waited = seconds_between(attempt.created_at or attempt.intent_at, seen.now)
+        rows.add_row("comes up", Text(f"for {_span(waited)}: {attempt.boot_log or 'no word from it yet'}"))
+    if attempt.open and attempt.watch.silent_seconds >= SILENCE_SHOWN_SECONDS:
+        limit = record.spec.clocks.silence_seconds
+        silent = attempt.watch.silent_seconds
+        rows.add_row("silent", f"for {_span(silent)}; given up after {_span(limit)}", style="yellow")
+
+
+def _span(seconds: float) -> str:
+    return str(timedelta(seconds=int(seconds)))
 
 
 def _training_rows(
@@ -154,7 +174,9 @@ def progress_line(record: RunRecord, progress: Progress, seen: Seen) -> str:
 def dollars_line(record: RunRecord, seen: Seen) -> str:
     """Return what the run has cost at most against its cap."""
     spent = spent_at_most(record, seen.now)
-    return f"at most ${spent:.2f} of ${record.spec.budget.cap_dollars:.2f}"
+    # In a short or cheap run it is the tenths of a cent that move.
+    places = 2 if spent >= 1 else 3
+    return f"at most ${spent:.{places}f} of ${record.spec.budget.cap_dollars:.2f}"
 
 
 def _speed(progress: Progress) -> str:

@@ -8,10 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from job.contract.reasons import Reason
-from job.contract.records import ArtefactKind, Receipt, Score, Scores
+from job.contract.records import ArtefactKind, Claim, Receipt, Score, Scores
 from launcher.budget import spent_at_most, window
 from launcher.cli.view import sparkline
 from launcher.errors import Exit
+from launcher.judgement import AttemptSeen, judge
 from launcher.model import Attempt, Brought, Ending, Missing, Phase, RunRecord, charged_dollars
 from launcher.outcome import outcome
 from launcher.selection import learned, select
@@ -39,6 +40,15 @@ def attempt(record: RunRecord, number: int = 1, *, ceiling: float = 0.5, **field
             **fields,
         }
     )
+
+
+def test_a_pod_that_nobody_saw_is_known_by_its_claim(record: RunRecord) -> None:
+    start, later = record.created_at, record.created_at + timedelta(minutes=5)
+    asked = attempt(record, asked_at=start)
+    claim = Claim(run_id=RUN, attempt=1, life=1, at=start, pod_id="p", nonce="n")
+    for found, reason in ((claim, Reason.POD_GONE), (None, Reason.CREATE_REFUSED)):
+        ended = judge(record, asked, AttemptSeen(pods=(), storage=True, claim=found), later, 0.0).ended
+        assert ended is not None and ended.reason is reason
 
 
 @given(

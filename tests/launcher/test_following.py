@@ -13,7 +13,7 @@ from launcher.cli.narrator import Narrator
 from launcher.cli.view import panel, progress_line
 from launcher.cli.wiring import Workplace, pick_run
 from launcher.errors import UsageError
-from launcher.model import Phase
+from launcher.model import Phase, RunRecord, Watch
 from launcher.observe import Observer
 from launcher.reconcile import Seen
 from launcher.report.text import overview_text
@@ -131,3 +131,30 @@ def test_no_speed_that_a_pod_claims_breaks_the_view(fake: FakeWorld, speed: floa
     console.print(panel(record, observer, seen))
     assert OUTPUT in console.export_text()
     assert "step 1/10" in progress_line(record, progress, seen)
+
+
+def shown(fake: FakeWorld, record: RunRecord) -> str:
+    console = Console(width=100, record=True, file=io.StringIO())
+    console.print(panel(record, Observer(fake.store, fake.pods, record), Seen(now=fake.store.now())))
+    return console.export_text()
+
+
+def test_a_pod_that_comes_up_shows_what_its_host_says_and_for_how_long(fake: FakeWorld) -> None:
+    fake.start()
+    record = fake.loop().once(RUN)
+    attempt = record.attempt(1).model_copy(
+        update={"boot_log": "layer [/a1] [red]pulled", "offer_location": "SECURE EU-1", "resumed_epoch": 2}
+    )
+    record = record.with_attempt(attempt).model_copy(update={"phase": Phase.BOOTING})
+    fake.clock.sleep(90)
+    text = shown(fake, record)
+    assert "for 0:01:30: layer [/a1] [red]pulled" in text
+    assert "SECURE EU-1 at $0.500 an hour, goes on after epoch 2" in text
+
+
+def test_silence_is_shown_with_its_limit(fake: FakeWorld) -> None:
+    fake.start()
+    record = fake.loop().once(RUN)
+    silent = record.attempt(1).model_copy(update={"watch": Watch(silent_seconds=61)})
+    assert "for 0:01:01; given up after 0:02:00" in shown(fake, record.with_attempt(silent))
+    assert "given up" not in shown(fake, record)
