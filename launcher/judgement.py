@@ -4,7 +4,7 @@ Pure. `now` is the store's time; `gap` the seconds since the last pass, bounded,
 """
 
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 from job.contract.events import Failed, Finished, Progress, TrainingStarted
@@ -136,6 +136,9 @@ def _note_progress(attempt: Attempt, sight: AttemptSeen, now: datetime) -> Attem
     at_work = sight.started is not None or not preparing
     if attempt.booted_at is None and at_work:
         update["booted_at"] = now
+    if sight.started is not None and attempt.trains_at is None:
+        worked = timedelta(seconds=sight.pace.trained_seconds + sight.pace.evaluated_seconds)
+        update["trains_at"] = max(attempt.created_at or attempt.intent_at, now - worked)
     if sight.started is not None:
         update["total_steps"] = sight.started.total_steps
     if sight.progress is not None:

@@ -163,6 +163,8 @@ class Attempt(Wire):
     step: int = 0
     total_steps: int = 0
     pace: Pace = Pace()
+    trains_at: Utc | None = None
+    """When its trainer began to make steps, by its pod's word of how long ago that was."""
     falls_short_at: Utc | None = None
     """When its measured speed first said that it will not finish in its time."""
     ended: Ending | None = None

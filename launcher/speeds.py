@@ -111,8 +111,8 @@ def _speed(record: RunRecord, attempt: Attempt) -> Speed | None:
     if plan is not None and plan.prompts and images:
         drawn = drawn_pixels(recipe, plan) / len(plan.prompts) * images / seconds
     boot = None
-    if attempt.created_at is not None and attempt.booted_at is not None:
-        boot = seconds_between(attempt.created_at, attempt.booted_at)
+    if attempt.created_at is not None and attempt.trains_at is not None:
+        boot = seconds_between(attempt.created_at, attempt.trains_at)
     return Speed(
         offer=attempt.offer,
         trained=step_pixels(recipe) / per_step,

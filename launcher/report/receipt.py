@@ -99,7 +99,7 @@ def _spent(attempt: Attempt, seconds: float, end: datetime) -> dict[str, float]:
     training = min(attempt.pace.trained_seconds, seconds)
     evaluation = min(attempt.pace.evaluated_seconds, seconds - training)
     left = seconds - training - evaluation
-    trains_at = attempt.booted_at or (attempt.ended.at if attempt.ended else end)
+    trains_at = attempt.trains_at or (attempt.ended.at if attempt.ended else end)
     boot = min(seconds_between(attempt.created_at or trains_at, trains_at), left)
     return {
         "boot": boot,

@@ -378,3 +378,16 @@ def test_a_measured_run_makes_the_next_forecast(tmp_path: Path) -> None:
     assert found is not None and found.parts[0].measured and found.parts[1].measured
     other = record.spec.model_copy(update={"provider": "docker"})
     assert measured_speeds([record], other) == ()
+
+
+def test_a_boot_is_not_the_longer_for_a_launcher_that_looks_late(tmp_path: Path) -> None:
+    """Epoch by epoch five seconds; nobody looks for half a minute after the pod was asked for."""
+    fake = FakeWorld(tmp_path, epochs=8)
+    fake.start()
+    fake.loop().once(fake.journal().run_ids()[0])
+    for _ in range(6):
+        fake.clock.sleep(5)
+    (seen,) = fake.loop().once(fake.journal().run_ids()[0]).attempts
+    assert seen.created_at is not None and seen.trains_at is not None and seen.booted_at is not None
+    assert (seen.booted_at - seen.created_at).total_seconds() == 30
+    assert (seen.trains_at - seen.created_at).total_seconds() == 15

@@ -42,7 +42,7 @@ def one_pod(run: RunRecord, *, trained: float = 3000, evaluated: float = 300, bo
             price_per_hour=0.5,
             offer="NVIDIA A40",
             created_at=start + MINUTE,
-            booted_at=start + MINUTE + timedelta(seconds=boot),
+            trains_at=start + MINUTE + timedelta(seconds=boot),
             gone_at=start + MINUTE + timedelta(seconds=3960),
             ended=ended,
             pace=Pace(steps=500, trained_seconds=trained, evaluated_seconds=evaluated),
