@@ -81,5 +81,9 @@ class Runpod(Section):
     """Id of the registry credential in RunPod's console, for a private image."""
     require_balance: bool = True
     """Whether nothing is rented while the account's balance cannot be read."""
+    canary_days: Annotated[int, Field(ge=1, le=365)] = 30
+    """How old a live canary's result may be to start a run that nobody watches, in days."""
+    reaper_minutes: Annotated[int, Field(ge=1, le=24 * 60)] = 30
+    """How long ago a deployed reaper may have been seen to start such a run, in minutes."""
     api_key: SecretStr | None = None
     """Better in the environment as RUNPOD_API_KEY than in a file."""

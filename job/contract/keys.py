@@ -40,6 +40,16 @@ def name_lock_key(name: str) -> str:
     return f"{NAMES_PREFIX}{name}.json"
 
 
+def canary_key(namespace: str) -> str:
+    """What the newest live canary of a namespace proved."""
+    return f"canary/{namespace}.json"
+
+
+def reaper_key(namespace: str) -> str:
+    """When a reaper last looked after the pods of a namespace."""
+    return f"reaper/{namespace}.json"
+
+
 def attempt_prefix(run_id: str, attempt: int) -> str:
     """Prefix of all that one attempt's pod may write."""
     return f"{run_prefix(run_id)}attempts/{attempt}/"

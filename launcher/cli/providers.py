@@ -2,6 +2,8 @@
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
 
@@ -12,6 +14,11 @@ from launcher.pods.process import ProcessPods, machine_id
 from launcher.ports import Pods
 from launcher.settings import Provider, Settings
 from launcher.settings_model import Storage
+
+if TYPE_CHECKING:
+    from launcher.pods.runpod import Wanted
+    from launcher.pods.runpod_api import RunpodApi
+    from launcher.pods.runpod_checkup import Account
 
 RUNPOD_KEY_VARIABLE = "RUNPOD_API_KEY"
 
@@ -109,26 +116,59 @@ def _is_local(storage: Storage) -> bool:
 
 
 def _runpod(settings: Settings) -> Pods:
-    from launcher.pods.runpod import RunpodPods, Wanted
+    from launcher.pods.runpod import RunpodPods
     from launcher.pods.runpod_account import balance
+
+    key = runpod_key(settings)
+    ask = (lambda: balance(key)) if settings.runpod.require_balance else None
+    return RunpodPods(runpod_api(key), _wanted(settings), SystemClock(), balance=ask)
+
+
+def runpod_api(key: SecretStr) -> "RunpodApi":
+    """Return a client of RunPod's REST API."""
     from launcher.pods.runpod_api import RunpodApi
     from launcher.pods.runpod_client import base_url
+
+    return RunpodApi(key, base_url=base_url(), clock=SystemClock())
+
+
+def canary_pods(settings: Settings, api: "RunpodApi") -> Pods:
+    """Return RunPod as a provider for a pod that needs no particular GPU: any type may be rented."""
+    from launcher.pods.runpod import RunpodPods
+
+    return RunpodPods(api, replace(_wanted(settings), gpus=()), SystemClock())
+
+
+def runpod_account(settings: Settings) -> "Account":
+    """Return what the checks of a RunPod account need. Raises UsageError where there is no key."""
+    from launcher.pods.runpod import RunpodPods
+    from launcher.pods.runpod_account import balance
+    from launcher.pods.runpod_checkup import Account
+
+    key = runpod_key(settings)
+    api = runpod_api(key)
+    return Account(
+        api=api,
+        pods=RunpodPods(api, _wanted(settings), SystemClock()),
+        ask_balance=lambda: balance(key),
+        require_balance=settings.runpod.require_balance,
+        cap_dollars=settings.budget.cap_dollars,
+        price_ceiling=settings.budget.price_ceiling,
+    )
+
+
+def _wanted(settings: Settings) -> "Wanted":
+    from launcher.pods.runpod import Wanted
     from launcher.pods.runpod_models import Cloud
     from launcher.settings_pods import RunpodCloud
 
-    key, rented = runpod_key(settings), settings.runpod
-    clock = SystemClock()
-    return RunpodPods(
-        RunpodApi(key, base_url=base_url(), clock=clock),
-        Wanted(
-            gpus=rented.gpus,
-            clouds=tuple(
-                Cloud.COMMUNITY if cloud is RunpodCloud.COMMUNITY else Cloud.SECURE for cloud in rented.clouds
-            ),
-            data_centers=rented.data_centers,
-            min_cuda_version=rented.min_cuda_version,
-            registry=rented.registry,
+    rented = settings.runpod
+    return Wanted(
+        gpus=rented.gpus,
+        clouds=tuple(
+            Cloud.COMMUNITY if cloud is RunpodCloud.COMMUNITY else Cloud.SECURE for cloud in rented.clouds
         ),
-        clock,
-        balance=(lambda: balance(key)) if rented.require_balance else None,
+        data_centers=rented.data_centers,
+        min_cuda_version=rented.min_cuda_version,
+        registry=rented.registry,
     )

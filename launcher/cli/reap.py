@@ -51,9 +51,12 @@ def command(
     from launcher.cli.narrator import Narrator
     from launcher.errors import Exit
 
-    reaper = reaper_of(settings, Narrator())
+    narrator = Narrator()
+    reaper = reaper_of(settings, narrator)
     sight = reaper.look()
     left = reaper.end(sight.due, seconds=seconds) if act else sight.due
+    if act and not left:
+        _show_itself(settings, narrator)
     _show(sight, left, act=act, as_json=as_json)
     return int(Exit.LEAKED if left else Exit.DONE)
 
@@ -81,6 +84,22 @@ def reaper_of(settings: "Settings", notifier: "Notifier", *, run_id: str | None 
         run_id=run_id,
         store=store,
     )
+
+
+def _show_itself(settings: "Settings", notifier: "Notifier") -> None:
+    """Write to a configured bucket that a reaper was here; unattended starts look for that."""
+    if settings.storage.bucket is None:
+        return
+    from launcher.cli.wiring import store_as_it_is
+    from launcher.errors import RetrainError
+    from launcher.unattended import note_reaper
+
+    try:
+        with store_as_it_is(settings, notifier) as store:
+            if store is not None:
+                note_reaper(store, settings.run.namespace)
+    except RetrainError as error:
+        notifier.say(f"that this reaper was here could not be written: {error}")
 
 
 def _show(sight: "Sight", left: "Sequence[Verdict]", *, act: bool, as_json: bool) -> None:

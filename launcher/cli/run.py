@@ -12,12 +12,18 @@ SPEEDS_OF_RUNS = 30
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
 @click.option("--trim", is_flag=True, help="Train fewer epochs where all of them do not fit under the cap.")
 @click.option("--detach", is_flag=True, help="Return as soon as the pod is asked for; follow with attach.")
+@click.option(
+    "--accept-risk",
+    is_flag=True,
+    help="Start a rented pod that nobody watches without proof that it ends by itself.",
+)
 @settings_options
-def command(*, as_json: bool, trim: bool, detach: bool, flags: SettingsFlags) -> int:
+def command(*, as_json: bool, trim: bool, detach: bool, accept_risk: bool, flags: SettingsFlags) -> int:
     """Train: check and pack the data, rent a pod, bring every checkpoint home, prove the pod gone.
 
     Ctrl-C detaches: the run goes on under its deadline, `retrain attach` follows it.
     """
+    from launcher.cli.attendance import require_watched
     from launcher.cli.follow import conclude, follow, has_pod, print_result
     from launcher.cli.narrator import Narrator
     from launcher.cli.providers import make_ready, require_startable
@@ -45,6 +51,7 @@ def command(*, as_json: bool, trim: bool, detach: bool, flags: SettingsFlags) ->
             # The embedded store is known to keep them; of a bucket of the user's nobody knows yet.
             assert isinstance(world.store, S3Store)
             require_conditions(world.store)
+        require_watched(settings, world.store, narrator, detach=detach, accept_risk=accept_risk)
         make_ready(settings, world.pods, narrator.say)
 
         def settled(record: RunRecord) -> RunRecord:

@@ -45,7 +45,7 @@ class Wanted:
     """What may be rented. The preferred one first, everywhere."""
 
     gpus: tuple[str, ...]
-    """GPU types by their id."""
+    """GPU types by their id; empty for any."""
     clouds: tuple[RentableCloud, ...] = (Cloud.SECURE,)
     data_centers: tuple[str, ...] = ()
     """Tried one by one; empty for any."""
@@ -167,7 +167,7 @@ class RunpodPods:
         found = {(gpu.id, cloud): gpu for cloud in self._wanted.clouds for gpu in self._catalog(cloud)}
         return [
             (found[name, cloud], cloud)
-            for name in self._wanted.gpus
+            for name in self._wanted.gpus or sorted({name for name, _ in found})
             for cloud in self._wanted.clouds
             if (name, cloud) in found
         ]

@@ -8,12 +8,12 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from launcher.checkup import Finding, failed
 from launcher.errors import RetrainError
 from launcher.locking import FileLock
 from launcher.machine import boot_id
 from launcher.storage import daemons, weed
 from launcher.storage.daemons import Daemon
-from launcher.storage.probe import Finding
 from launcher.storage.server_state import LOCK, NAME, ServerState
 
 ANSWER_SECONDS = 5.0
@@ -27,11 +27,11 @@ def check_up(folder: Path) -> Iterator[Finding]:
     try:
         yield Finding("local store, version", ok=True, detail=f"SeaweedFS {weed.version()}")
     except RetrainError as error:
-        yield _failed("local store, version", error)
+        yield failed("local store, version", error)
     try:
         yield _server(folder)
     except RetrainError as error:
-        yield _failed(SERVER, error)
+        yield failed(SERVER, error)
     yield from _disk(folder)
 
 
@@ -158,7 +158,3 @@ def _bytes_below(folder: Path) -> int:
             except OSError:
                 continue
     return total
-
-
-def _failed(check: str, error: RetrainError) -> Finding:
-    return Finding(check, ok=False, detail=str(error), fix=error.next_step)

@@ -6,37 +6,26 @@ Knows S3Store and HTTP; leaves nothing behind.
 import secrets
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
 import httpx
 
 from job.contract.manifest import Link
+from launcher.checkup import Finding, clock_finding, failed
 from launcher.errors import PreconditionFailed, StorageError
 from launcher.loopback import is_loopback
-from launcher.storage.s3 import S3Store
+from launcher.storage.s3 import LINK_SECONDS_MAX, S3Store
+from launcher.storage.s3_config import S3Config
 
 PREFIX = "probe/"
-SKEW_SECONDS_MAX = 60
-"""Stores refuse signatures that are 15 minutes off; a minute is a clock that nobody sets."""
 LINK_SECONDS = 300
+LINK_MARGIN = timedelta(hours=1)
+"""By which every link of a run outlives its hard deadline."""
 ANSWER_SECONDS = 20.0
 _CONDITIONAL = "Use a store with conditional writes (AWS S3, Cloudflare R2, MinIO, SeaweedFS)."
 _PRESIGNED = "Check the region of the bucket; use a store with presigned URLs (AWS S3, R2, MinIO, SeaweedFS)."
 _CREATE = {"If-None-Match": "*"}
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What one check found."""
-
-    check: str
-    ok: bool | None
-    """None where it cannot be told from here."""
-    detail: str
-    fix: str = ""
-    """What to do about it; empty where all is well."""
 
 
 def probe(store: S3Store) -> list[Finding]:
@@ -55,7 +44,6 @@ def probe(store: S3Store) -> list[Finding]:
         ("write if unchanged", _CONDITIONAL, partial(_if_match, store, f"{prefix}plain", etag)),
         ("presigned links", _PRESIGNED, partial(_presigned, store, f"{prefix}link")),
         ("create-only link", _PRESIGNED, partial(_presigned_create, store, f"{prefix}claim")),
-        ("clock", "Set the clock of this machine (NTP).", partial(_clock, store)),
     )
     try:
         for name, fix, check in checks:
@@ -64,9 +52,42 @@ def probe(store: S3Store) -> list[Finding]:
             except StorageError as error:
                 ok, detail = False, str(error)
             findings.append(Finding(name, ok=ok, detail=detail, fix="" if ok else fix))
+        findings.append(_clock(store))
     finally:
         findings.append(_cleaned(store, prefix))
     return findings
+
+
+def check_credentials(config: S3Config, now: datetime, longest: timedelta) -> Finding:
+    """Tell whether links outlive the longest run by an hour. `now` is the store's time. Asks nobody."""
+    needed = now + longest + LINK_MARGIN
+    ends = now + timedelta(seconds=LINK_SECONDS_MAX)
+    if needed > ends:
+        return Finding(
+            "credentials",
+            ok=False,
+            detail=f"a link ends after {LINK_SECONDS_MAX // 86400} days, before the longest run",
+            fix="shorten runs with budget.max_hours",
+        )
+    if config.session_token is None:
+        return Finding("credentials", ok=True, detail="the keys do not end by themselves")
+    if config.credentials_expire_at is None:
+        return Finding(
+            "credentials",
+            ok=False,
+            detail="the keys are temporary, and nothing says when they end",
+            fix="set AWS_CREDENTIAL_EXPIRATION to their end (ISO 8601), or use keys that last",
+        )
+    end = f"{config.credentials_expire_at:%Y-%m-%d %H:%M} UTC"
+    if config.credentials_expire_at >= needed:
+        return Finding("credentials", ok=True, detail=f"temporary, they end at {end}")
+    return Finding(
+        "credentials",
+        ok=False,
+        detail=f"they end at {end}; a run may go on until {now + longest:%Y-%m-%d %H:%M} UTC, and its links"
+        " must hold an hour longer",
+        fix="use keys that last longer, or shorten runs with budget.max_hours",
+    )
 
 
 def require_conditions(store: S3Store) -> None:
@@ -143,13 +164,14 @@ def _presigned_create(store: S3Store, key: str) -> tuple[bool | None, str]:
     return True, f"a second create is refused ({second.status_code})"
 
 
-def _clock(store: S3Store) -> tuple[bool, str]:
+def _clock(store: S3Store) -> Finding:
     before = datetime.now(UTC)
-    theirs = store.now()
+    try:
+        theirs = store.now()
+    except StorageError as error:
+        return failed("clock", error)
     ours = before + (datetime.now(UTC) - before) / 2
-    # `Date` has whole seconds: its mean lies half a second later.
-    skew = (ours - theirs).total_seconds() - 0.5
-    return abs(skew) <= SKEW_SECONDS_MAX, f"this machine is {skew:+.1f} s from the store, ± 0.5 s"
+    return clock_finding("clock", ours, theirs, "the store")
 
 
 def _cleaned(store: S3Store, prefix: str) -> Finding:

@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 
+from launcher.checkup import Finding
 from launcher.errors import UsageError
 from launcher.machine import ProcessIdentity
 from launcher.storage import checkup, weed
 from launcher.storage.checkup import SERVER, check_leftovers, check_up
 from launcher.storage.embedded import EmbeddedServer
-from launcher.storage.probe import Finding
 from launcher.storage.server_state import ServerState
 from tests.launcher.storage.servers import kill, pids, recorded, rerecord
 

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from launcher.storage.probe import Finding, probe
+from launcher.checkup import Finding
+from launcher.storage.probe import probe
 from launcher.storage.s3 import S3Store
 
 pytestmark = pytest.mark.slow
