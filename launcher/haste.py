@@ -23,10 +23,14 @@ class Hurried:
 
     def __init__(self, pods: Pods, clock: Clock, *, seconds: float) -> None:
         self.provider = pods.provider
-        self.place = pods.place
         self._pods = pods
         self._clock = clock
         self._until = clock.monotonic() + seconds
+
+    @property
+    def place(self) -> str:
+        """As the port says."""
+        return self._in_time(lambda: self._pods.place)
 
     def offers(self) -> Sequence[Offer]:
         """As the port says."""

@@ -48,6 +48,8 @@ def retry_leaked(place: "Workplace") -> None:
     for record in leaked:
         for line in leaked_lines(record):
             place.narrator.say(f"{line} Trying again to end it.")
+    if not leaked:
+        return
     world = replace(place.world, pods=Hurried(place.world.pods, place.world.clock, seconds=RETRY_SECONDS))
     until = world.clock.monotonic() + RETRY_SECONDS
     for record in leaked:

@@ -26,7 +26,7 @@ from launcher.files import keep_end
 from launcher.locking import FileLock
 from launcher.machine import ProcessIdentity
 from launcher.model import RunRecord
-from launcher.ports import Notifier, Pods
+from launcher.ports import Notifier
 from launcher.settings import Settings
 from launcher.settings_model import ENVIRONMENT_PREFIX, NESTING
 from launcher.watchdog import Watchdog
@@ -38,10 +38,10 @@ LOG_BYTES_MAX = 256 << 10
 LOG_BYTES_KEPT = 64 << 10
 
 
-def guard(settings: Settings, pods: Pods, record: RunRecord, notifier: Notifier) -> None:
+def guard(settings: Settings, record: RunRecord, notifier: Notifier) -> None:
     """See to it that a watchdog is beside a run while it is open, and none afterwards."""
-    if pods.place:
-        # Pods of this machine end with it, and by the watchdog that each has inside; rented ones do not.
+    if record.spec.place:
+        # Pods of one machine cost no rent, and each has a watchdog inside.
         return
     if record.phase.closed:
         dismiss_watchdog(settings, record.run_id)
@@ -60,7 +60,7 @@ def start_watchdog(settings: Settings, record: RunRecord, notifier: Notifier) ->
         with log_path.open("ab") as log:
             process = subprocess.Popen(
                 _command_line(record),
-                env=_environment(settings),
+                env=environment(settings),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -152,7 +152,7 @@ def _command_line(record: RunRecord) -> list[str]:
     ]
 
 
-def _environment(settings: Settings) -> Mapping[str, str]:
+def environment(settings: Settings) -> Mapping[str, str]:
     """Return our own environment with the settings in it that the watchdog needs. Holds secrets."""
     path = os.pathsep.join(part for part in (str(SOURCES), os.environ.get("PYTHONPATH", "")) if part)
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(ENVIRONMENT_PREFIX)}
@@ -164,6 +164,7 @@ def _variables(settings: Settings) -> Iterator[tuple[str, str]]:
     sections = {
         "run": {"provider": run.provider, "namespace": run.namespace, "workspace": run.workspace.resolve()},
         "storage": dict(settings.storage),
+        "docker": dict(settings.docker),
         "runpod": dict(settings.runpod),
     }
     for section, values in sections.items():

@@ -93,7 +93,7 @@ def workplace(settings: Settings, narrator: Narrator) -> Iterator[Workplace]:
     def guard(record: RunRecord) -> None:
         from launcher.cli import watch
 
-        watch.guard(settings, world.pods, record, narrator)
+        watch.guard(settings, record, narrator)
 
     place = Workplace(world, Journal(store, this_launcher()), narrator, server, config.endpoint_url, guard)
     try:

@@ -13,8 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from launcher.cli.providers import pods_of
-from launcher.cli.watch import dismiss_watchdog, guard
+from launcher.cli.watch import dismiss_watchdog, environment, guard
 from launcher.machine import ProcessIdentity
 from launcher.model import Phase
 from launcher.settings import load_settings
@@ -44,8 +43,8 @@ pods = pods_of(settings)
 record = FakeWorld(Path("fakes")).record(max_seconds=seconds)
 record = record.model_copy(update={"created_at": datetime.now(UTC)})
 narrator = Narrator()
-guard(settings, pods, record, narrator)
-guard(settings, pods, record, narrator)
+guard(settings, record, narrator)
+guard(settings, record, narrator)
 name = PodName(record.spec.namespace, record.run_id, 1, record.created_at + timedelta(seconds=seconds))
 pods.create(PodSpec(str(name), Offer("NVIDIA A40", 1.0, "SECURE"), {}, image="image", disk_gb=20))
 os.kill(os.getpid(), signal.SIGKILL)
@@ -132,9 +131,9 @@ def test_it_is_dismissed_when_the_run_is_closed(
     assert len(watching()) == 1
     settings = load_settings()
     record = FakeWorld(tmp_path / "fakes").record().model_copy(update={"phase": Phase.DONE})
-    guard(settings, pods_of(settings), record, Notes())
+    guard(settings, record, Notes())
     assert watching() == [] and not list((tmp_path / ".retrain" / "watchdogs").glob("*.lock"))
-    guard(settings, pods_of(settings), record, Notes())  # there is none any more
+    guard(settings, record, Notes())  # there is none any more
 
 
 def test_a_note_of_another_process_ends_nobody(cloud: Simulator, tmp_path: Path) -> None:
@@ -151,3 +150,32 @@ def test_a_note_of_another_process_ends_nobody(cloud: Simulator, tmp_path: Path)
     finally:
         bystander.kill()
         bystander.wait()
+
+
+def test_its_settings_are_those_of_the_command_that_started_it(
+    cloud: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "retrain.toml").write_text(
+        '[storage]\nbucket = "b-1"\nprefix = "p/"\n[run]\nnamespace = "toml"'
+    )
+    flags = {
+        "run": {"namespace": "flags"},
+        "runpod": {"data_centers": "EU-RO-1, EU-SE-1", "require_balance": "false"},
+        "storage": {"access_key": "k", "secret_key": "planted"},
+    }
+    settings = load_settings(None, flags)
+    for name, value in environment(settings).items():
+        monkeypatch.setenv(name, value)
+    there = load_settings(Path(os.devnull))
+    assert (there.storage, there.runpod, there.docker) == (settings.storage, settings.runpod, settings.docker)
+    assert there.run.workspace == settings.run.workspace.resolve()
+    assert (there.run.namespace, there.run.provider) == ("flags", settings.run.provider)
+
+
+def test_a_run_whose_pods_are_on_one_machine_gets_none(
+    cloud: Simulator, watching: Callable[[], list[psutil.Process]], tmp_path: Path
+) -> None:
+    record = FakeWorld(tmp_path / "fakes").record()
+    near = record.model_copy(update={"spec": record.spec.model_copy(update={"place": "this one"})})
+    guard(load_settings(), near, Notes())
+    assert watching() == []
