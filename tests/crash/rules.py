@@ -498,8 +498,8 @@ RULES = (
     Rule(
         "a clock that jumped rents nothing",
         "launcher/loop.py",
-        "seen = replace(seen, drift_seconds=enforcement.saw(seen.now))",
-        "enforcement.saw(seen.now)\n        seen = replace(seen, drift_seconds=0.0)",
+        "seen = replace(seen, drift_seconds=self._time.hear(seen.now))",
+        "self._time.hear(seen.now)\n        seen = replace(seen, drift_seconds=0.0)",
         "tests/launcher/hardships/test_deadlines.py",
     ),
     Rule(
