@@ -79,7 +79,7 @@ class Provider:
     def terminate(self, api: Api, *, trust_env: bool = False) -> Said:
         """Ask for this pod's end. A yes is an acknowledgement: the end comes later, or not at all."""
         if api is Api.V2:
-            call = Call("DELETE", f"/v2/pods/{quote(self._own.pod_id, safe='')}")
+            call = Call("DELETE", self._path)
         else:
             call = self._graph("mutation", "podTerminate", "", lambda _: True)
         return self._ask(call, trust_env=trust_env)
@@ -93,11 +93,15 @@ class Provider:
             return isinstance(pod, dict) and pod.get("id") == self._own.pod_id
 
         calls = {
-            Api.V2: Call("GET", f"/v2/pods/{quote(self._own.pod_id, safe='')}", accepts=is_own),
+            Api.V2: Call("GET", self._path, accepts=is_own),
             Api.GRAPHQL: self._graph("query", "pod", "{ id }", is_own),
         }
         said = {f"own_key_{api}": self._ask(call, trust_env=False) for api, call in calls.items()}
         return {name: "sees its pod" if one.yes else one.words for name, one in said.items()}
+
+    @property
+    def _path(self) -> str:
+        return f"/v2/pods/{quote(self._own.pod_id, safe='')}"
 
     def _graph(self, kind: str, name: str, fields: str, accepts: Callable[[object], bool]) -> Call:
         """Return a GraphQL request for this pod; what it answers stands under `name` in its `data`."""
