@@ -211,7 +211,7 @@ def test_a_container_that_was_asked_to_go_goes_on_in_its_next_life(rig: Rig) -> 
         run.begin()
         rig.bucket.wait_until(lambda: rig.receipt(keys.STATE_SLOTS[0]), what="a state")
         run.pod.workload.ask_to_end()
-        run.until(lambda: "container exited with code 143" in run.said, "the exit")
+        run.until(lambda: "container exited with code 143" in run.said or run.asked(), "the exit")
         assert not run.asked() and not [event for event in rig.events() if event.terminal]
         hold.touch()
         run.until_gone()
