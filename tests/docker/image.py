@@ -51,7 +51,7 @@ def build_image(address: str) -> str:
                 stream,
                 repository=IMAGE.partition(":")[0],
                 tag=IMAGE.partition(":")[2],
-                changes=[f'ENTRYPOINT ["{_interpreter()}", "-m", "job"]', "WORKDIR /tmp"],
+                changes=[f'ENTRYPOINT ["{interpreter()}", "-m", "job"]', "WORKDIR /tmp"],
             )
     finally:
         writer.join()
@@ -76,7 +76,7 @@ def _write(descriptor: int) -> None:
 
 def _files() -> Iterator[tuple[str, Path]]:
     """Yield where each file belongs in the image, and the file."""
-    yield _interpreter(), Path(_interpreter())
+    yield interpreter(), Path(interpreter())
     standard = Path(sysconfig.get_path("stdlib")).resolve()
     for path in standard.rglob("*"):
         inside = path.relative_to(standard).as_posix()
@@ -84,7 +84,7 @@ def _files() -> Iterator[tuple[str, Path]]:
             yield str(path), path
     # Where the interpreter looks by itself: the job's children get no PYTHONPATH.
     packages = subprocess.run(
-        [_interpreter(), "-I", "-c", "import site; print(site.getsitepackages()[0])"],
+        [interpreter(), "-I", "-c", "import site; print(site.getsitepackages()[0])"],
         capture_output=True,
         text=True,
         check=True,
@@ -98,7 +98,7 @@ def _files() -> Iterator[tuple[str, Path]]:
         yield f"{packages}/{path.relative_to(ROOT).as_posix()}", path
 
 
-def _interpreter() -> str:
+def interpreter() -> str:
     """Return the interpreter below any virtual environment."""
     return str(Path(sys.executable).resolve())
 
@@ -126,7 +126,7 @@ def _libraries(files: dict[str, Path]) -> dict[str, Path]:
     """Return the shared libraries that these files are linked to, under the paths they are looked for at."""
     linked = [path for path in files.values() if path.suffix == ".so" or ".so." in path.name]
     said = subprocess.run(
-        ["ldd", _interpreter(), *map(str, linked)], capture_output=True, text=True, check=False
+        ["ldd", interpreter(), *map(str, linked)], capture_output=True, text=True, check=False
     ).stdout
     within = {str(path.resolve()) for path in files.values()}
     return {
