@@ -13,7 +13,7 @@ from launcher.errors import UsageError
 from launcher.model import Budget, Clocks, InputFile, RunSpec
 from launcher.settings_model import Provider, Settings
 
-LAG_SECONDS = {Provider.PROCESS: 1.0, Provider.DOCKER: 30.0}
+LAG_SECONDS = {Provider.PROCESS: 1.0, Provider.DOCKER: 45.0}
 """How long what was asked for on this machine may not show: a process is there at once, a container that its
 engine makes after our patience with its answer has ended is not.
 """

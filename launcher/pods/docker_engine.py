@@ -23,7 +23,7 @@ from launcher.errors import PodError
 from launcher.judgement import plain
 from launcher.loopback import is_loopback
 
-ANSWER_SECONDS = 20
+ANSWER_SECONDS = 30
 """For any answer. A create that comes to something later is found by its name."""
 SHM_BYTES = 2 * 1024**3
 """The most that workers of a data loader may share; the engine's own 64 MB end them with a bus error."""
