@@ -4,6 +4,7 @@ For commands that open no store. Best effort: the records in the bucket are the 
 """
 
 import json
+import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +19,7 @@ class LeakNotes:
 
     def __init__(self, workspace: Path) -> None:
         self.path = workspace / "leaked.json"
+        self._lock = threading.Lock()
 
     def read(self) -> Mapping[str, Sequence[str]]:
         """Return run id → a line for each of its pods; nothing where nothing can be read."""
@@ -36,6 +38,10 @@ class LeakNotes:
 
     def note(self, run_id: str, lines: Sequence[str]) -> None:
         """Note lines about a run, or forget it where there are none."""
+        with self._lock:
+            self._note(run_id, lines)
+
+    def _note(self, run_id: str, lines: Sequence[str]) -> None:
         known = self.read()
         if list(known.get(run_id, ())) == list(lines):
             return

@@ -1,6 +1,7 @@
 """Narration: one line on stderr for each thing that happens, above the live view where there is one."""
 
 import sys
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -15,16 +16,17 @@ class Narrator:
     def __init__(self) -> None:
         self.write: Callable[[str], None] = _to_stderr
         self._said: dict[str, float] = {}
+        self._lock = threading.Lock()
 
     def say(self, message: str) -> None:
         """Say one line, unless it was said a moment ago."""
         # What a pod says of itself may get in here: nothing of it may move a terminal's cursor.
         message = "".join(character if character.isprintable() else " " for character in message)
         now = time.monotonic()
-        if now - self._said.get(message, -REPEAT_SECONDS) < REPEAT_SECONDS:
-            return
-        self._said[message] = now
-        with suppress(OSError):  # nobody listens any more; the run goes on
+        with self._lock, suppress(OSError):  # where nobody listens any more, the run goes on
+            if now - self._said.get(message, -REPEAT_SECONDS) < REPEAT_SECONDS:
+                return
+            self._said[message] = now
             self.write(f"{time.strftime('%H:%M:%S')} {message}")
 
 

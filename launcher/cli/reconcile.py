@@ -2,6 +2,7 @@
 
 import json
 import sys
+from typing import Any
 
 import click
 
@@ -19,38 +20,42 @@ def command(*, as_json: bool, flags: SettingsFlags) -> int:
     from launcher.cli.narrator import Narrator
     from launcher.cli.wiring import nothing_yet, workplace
     from launcher.errors import Exit, Leaked, LeaseHeld, RetrainError
-    from launcher.loop import Loop
+    from launcher.model import Phase, RunRecord
     from launcher.report.summary import exit_code, summary
-    from launcher.report.text import overview_text
+    from launcher.report.text import leaked_lines, overview_text
+    from launcher.rounds import go_round
 
     narrator = Narrator()
     codes: list[int] = []
-    results = []
+    results: list[dict[str, Any]] = []
     settings = flags.load()
     if nothing_yet(settings):
         sys.stdout.write("[]\n" if as_json else overview_text([]))
         return 0
-    with workplace(settings, narrator) as place:
-        for record in place.journal.records(narrator.say):
-            if record.phase.closed:
-                continue
-            try:
-                after = Loop(place.world, place.journal).once(record.run_id)
-            except LeaseHeld as error:
-                narrator.say(str(error))
-                continue
-            except RetrainError as error:
-                if isinstance(error, Leaked):
-                    place.leaks.note(record.run_id, [str(error)])
-                narrator.say(f"run {record.run_id}: {error}")
-                codes.append(int(error.exit_code))
-                continue
-            except Exception as error:  # noqa: BLE001 - one run must not keep the others from being looked after
-                narrator.say(f"run {record.run_id}: unexpected {type(error).__name__}, a bug in retrain")
-                codes.append(int(Exit.INFRASTRUCTURE))
-                continue
-            place.leaks.keep(after)
-            codes.append(exit_code(after) or int(Exit.DONE))
-            results.append(summary(after, place.world.store.now()))
+    with workplace(settings, narrator, tries_leaked=False) as place:
+        now, leaks = place.world.store.now(), place.leaks
+
+        def tell(record: RunRecord) -> dict[str, Any]:
+            leaks.keep(record)
+            codes.append(exit_code(record) or int(Exit.DONE))
+            for line in leaked_lines(record) if record.phase is Phase.LEAKED else ():
+                narrator.say(line)
+            return summary(record, now)
+
+        for looked in go_round(place.world, place.journal, tell):
+            match looked.error:
+                case None:
+                    assert looked.told is not None
+                    results.append(looked.told)
+                case LeaseHeld():
+                    narrator.say(str(looked.error))
+                case RetrainError():
+                    if isinstance(looked.error, Leaked):
+                        leaks.note(looked.run_id, [str(looked.error)])
+                    narrator.say(f"run {looked.run_id}: {looked.error}")
+                    codes.append(int(looked.error.exit_code))
+                case error:
+                    narrator.say(f"run {looked.run_id}: unexpected {type(error).__name__}, a bug in retrain")
+                    codes.append(int(Exit.INFRASTRUCTURE))
     sys.stdout.write(json.dumps(results) + "\n" if as_json else overview_text(results))
     return Exit.gravest(codes)

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from launcher.actions import World
-from launcher.cli.leaks import retry_leaked
+from launcher.cli.leaks import retry_leaked, show_noted_leaks
 from launcher.cli.narrator import Narrator
 from launcher.cli.providers import pods_of
 from launcher.clock import SystemClock
@@ -75,8 +75,11 @@ class Workplace:
 
 
 @contextmanager
-def workplace(settings: Settings, narrator: Narrator) -> Iterator[Workplace]:
-    """Connect to the store and the provider for as long as a command runs."""
+def workplace(settings: Settings, narrator: Narrator, *, tries_leaked: bool = True) -> Iterator[Workplace]:
+    """Connect to the store and the provider for as long as a command runs.
+
+    `tries_leaked` is for all commands but the one that looks after every run anyway.
+    """
     home = Home(settings.run.models_dir, settings.run.workspace)
     server = None if settings.storage.bucket else embedded_server(settings, say=narrator.say)
     config = server.connect() if server else storage_config(settings)
@@ -97,7 +100,10 @@ def workplace(settings: Settings, narrator: Narrator) -> Iterator[Workplace]:
 
     place = Workplace(world, Journal(store, this_launcher()), narrator, server, config.endpoint_url, guard)
     try:
-        retry_leaked(place)
+        if tries_leaked:
+            retry_leaked(place)
+        else:
+            show_noted_leaks(narrator, settings.run.workspace)
         yield place
     except KeyboardInterrupt:
         narrator.say("stopping here; `retrain status` shows what is on record")
