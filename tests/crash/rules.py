@@ -430,7 +430,7 @@ RULES = (
         "job/provider.py",
         "({type(error).__name__})",
         "({error})",
-        "tests/job/test_teardown.py::test_a_key_that_cannot_be_sent_is_no_end_of_trying",
+        "tests/job/test_teardown.py::test_errors_are_told_by_their_type_alone",
     ),
     Rule(
         "only orphans are let go unasked",

@@ -179,6 +179,18 @@ def test_a_key_that_cannot_be_sent_is_no_end_of_trying(key: str) -> None:
     assert key not in str([odd.terminate(api) for api in Api]) + repr(odd.look())
 
 
+def test_errors_are_told_by_their_type_alone() -> None:
+    """Whatever a library quotes of the request, the key is not shown."""
+
+    def quote(request: httpx.Request) -> httpx.Response:
+        raise httpx.LocalProtocolError(f"illegal header {request.headers['Authorization']}", request=request)
+
+    quoting, said = against(quote), list[str]()
+    assert len(list(itertools.islice(Teardown(quoting, say=said.append).asking(), 3))) == 3
+    told = f"{said} {quoting.look()}"
+    assert "no answer (LocalProtocolError)" in told and KEY not in told
+
+
 def test_without_a_key_nothing_is_asked_and_nothing_ends() -> None:
     def refuse(request: httpx.Request) -> httpx.Response:
         raise AssertionError("asked without a key")
