@@ -119,6 +119,8 @@ def _remote(settings: "Settings") -> Iterator[Check]:
     if settings.storage.bucket is not None:
         yield Check("storage", lambda: _bucket(settings))
         yield Check("open runs", lambda: _runs(settings))
+    if settings.run.provider is Provider.DOCKER:
+        yield Check("docker", lambda: _engine(settings))
     if settings.run.provider is not Provider.RUNPOD:
         return
     if settings.pod.image:
@@ -133,6 +135,19 @@ def _configuration(settings: "Settings") -> Iterator[Finding]:
 
     require_startable(settings)
     yield Finding("configuration", ok=True, detail=f"provider {settings.run.provider.value}")
+
+
+def _engine(settings: "Settings") -> Iterator[Finding]:
+    from launcher.cli.providers import docker_pods
+
+    pods = docker_pods(settings)
+    pods.require_usable()
+    yield Finding("docker", ok=True, detail=", ".join(offer.name for offer in pods.offers()))
+    image = settings.pod.image
+    if image and pods.has_image(image):
+        yield Finding("image", ok=True, detail=f"{image} is on the engine")
+    elif image:
+        yield Finding("image", ok=None, detail=f"{image} is not on the engine", fix="the first run pulls it")
 
 
 def _image(settings: "Settings") -> Iterator[Finding]:

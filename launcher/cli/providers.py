@@ -16,6 +16,7 @@ from launcher.settings import Provider, Settings
 from launcher.settings_model import Storage
 
 if TYPE_CHECKING:
+    from launcher.pods.docker import DockerPods
     from launcher.pods.runpod import Wanted
     from launcher.pods.runpod_api import RunpodApi
     from launcher.pods.runpod_checkup import Account
@@ -35,7 +36,7 @@ def pods_of(settings: Settings) -> Pods:
         case Provider.RUNPOD:
             return _runpod(settings)
         case Provider.DOCKER:
-            return _docker(settings)
+            return docker_pods(settings)
 
 
 def require_startable(settings: Settings) -> None:
@@ -96,7 +97,8 @@ def runpod_key(settings: Settings) -> SecretStr:
     return key
 
 
-def _docker(settings: Settings) -> Pods:
+def docker_pods(settings: Settings) -> "DockerPods":
+    """Return the provider of containers; its engine is not asked anything by that."""
     from launcher.pods.docker import DockerPods
     from launcher.pods.docker_engine import Engine
     from launcher.settings_pods import DockerGpus

@@ -85,6 +85,12 @@ class DockerPods:
 
         Raises UsageError where that cannot be as configured, PodError where the engine fails.
         """
+        self.require_usable()
+        if not self.has_image(image):
+            self._pull(image, say)
+
+    def require_usable(self) -> None:
+        """Raise UsageError where containers of this engine could not work as configured, else PodError."""
         if self._described().system != "linux":
             raise UsageError(
                 "the Docker engine runs Windows containers", next_step="switch it to Linux containers"
@@ -95,8 +101,10 @@ class DockerPods:
                 " machine cannot reach it",
                 next_step="configure a bucket, or storage.pod_endpoint_url",
             )
-        if not self._engine.has_image(image):
-            self._pull(image, say)
+
+    def has_image(self, image: str) -> bool:
+        """Tell whether the engine has an image, so that nothing has to be pulled."""
+        return self._engine.has_image(image)
 
     def offers(self) -> Sequence[Offer]:
         """Return the engine, at the price that its owner set."""
