@@ -4,9 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.end_to_end.conftest import until
 from tests.rehearsal.faults import mishap
 from tests.rehearsal.night import night
 from tests.rehearsal.truth import broken, receipt
+from tests.simulators.runpod import KeyRights
+from tests.simulators.runpod.faults import TERMINATIONS
 
 pytestmark = pytest.mark.slow
 
@@ -28,6 +31,21 @@ def test_a_night_whose_launcher_is_killed(tmp_path: Path) -> None:
         code = stage.play("attach", mishaps=[])
         assert (code, broken(stage)) == (0, []), stage.commands[-1].said.decode()
         assert len([pod for pod in stage.simulator.pods if not pod.stranger]) == 1
+
+
+def test_a_night_whose_launchers_are_killed_for_good(tmp_path: Path) -> None:
+    """Nobody outside looks after the pod, and its key is good for the old API alone: it still ends itself."""
+    with night(tmp_path) as stage:
+        stage.simulator.faults.conditions.pod_key_rights = KeyRights.GRAPHQL
+        launcher = stage.start("run")
+        assert stage.after_a_checkpoint(launcher) is not None, launcher.said.decode()
+        stage.kill_everybody()
+        until(lambda: not stage.simulator.existing, "the end of the pod", seconds=600)
+        assert [pod.ended_by for pod in stage.simulator.pods if not pod.stranger] == ["itself"]
+        asked = [record for record in stage.simulator.records if not record.by_pod]
+        assert not [record for record in asked if record.operation in TERMINATIONS]
+        codes = [stage.play("reconcile", mishaps=[]) for _ in range(6)]
+        assert (codes, broken(stage)) == ([0] * 6, []), stage.commands[-1].said.decode()
 
 
 def test_what_does_not_hold_is_said(tmp_path: Path) -> None:

@@ -121,6 +121,12 @@ class Night:
             time.sleep(POLL_SECONDS)
         return None
 
+    def kill_everybody(self) -> None:
+        """SIGKILL every command, and the watchdogs, which outlive even their provider for days."""
+        for command in self.commands:
+            command.kill()
+        kill_holders(self.simulator.account_key)
+
     def receipts(self) -> list[Receipt]:
         """Return the receipts of all checkpoints that any pod brought to the bucket."""
         listed = [item.key for item in self.store.list(keys.RUNS_PREFIX)]
@@ -149,9 +155,7 @@ def night(
         stage = Night(folder, simulator, server, shown=shown)
         yield stage
     finally:
-        for command in stage.commands if stage else ():
-            command.kill()
-        # Watchdogs, too: without their provider they would look for it for days.
-        kill_holders(simulator.account_key)
+        if stage is not None:
+            stage.kill_everybody()
         simulator.close(check=False)
         server.stop()

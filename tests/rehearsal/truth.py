@@ -13,7 +13,7 @@ from tests.simulators.runpod import Operation
 
 SIGNED = re.compile(rb"X-Amz-(Signature|Credential|Security-Token)=", re.IGNORECASE)
 REFUSED = (401, 403, 422)
-"""What RunPod answers to requests that nobody should have made."""
+"""What RunPod answers to requests that no launcher should have made. Pods try what their key allows."""
 
 
 def broken(night: Night, mishaps: Sequence[Mishap] = ()) -> list[str]:
@@ -97,7 +97,8 @@ def _requests(night: Night) -> Iterator[str]:
     yield from night.simulator.checks.defects[:5]
     injected = {fault.trouble for fault in night.simulator.faults.answers}
     for record in night.simulator.records:
-        if record.operation is Operation.UNKNOWN or (record.status in REFUSED and not injected):
+        refused = record.status in REFUSED and not record.by_pod and not injected
+        if record.operation is Operation.UNKNOWN or refused:
             yield f"a request that RunPod does not know or refuses: {record.operation}, {record.status}"
 
 
