@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher.cli.signals import heed, interrupted_code
-from tests.bench import machine, startup, table, training, transfers, watching
+from tests.bench import machine, many, startup, table, training, transfers, watching
 from tests.bench.figures import Figure
 from tests.bench.opponent import find_s5cmd
 
@@ -19,6 +19,7 @@ PARTS: dict[str, Part] = {
     "training": training.measure,
     "transfers": transfers.measure,
     "watching": watching.measure,
+    "many": many.measure,
     "startup": startup.measure,
 }
 DOCUMENT = machine.ROOT / "docs" / "performance.md"
