@@ -6,14 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from launcher.canary import result_of
-from launcher.canary_watch import Moment
+from launcher.canary import judged, result_of
+from launcher.canary_watch import Moment, Sighting
 from launcher.errors import Leaked, PodError, UsageError
 from launcher.loop import Loop
 from launcher.model import Phase
 from launcher.reaper import Reaper
 from tests.launcher.flights import Flights
 from tests.simulators.runpod import KeyRights, Misfortune, Operation, Trouble
+
+BOTH = (Moment.LAST_WORD, Moment.GONE)
 
 
 @pytest.fixture
@@ -175,6 +177,21 @@ def test_one_canary_at_a_time(flights: Flights) -> None:
     with pytest.raises(UsageError, match="still open"):
         flights.fly()
     assert not flights.cloud.pods
+
+
+@pytest.mark.parametrize("untouched", [True, False])
+@pytest.mark.parametrize(
+    "moments", [(), (Moment.GONE,), (Moment.LAST_WORD,), (Moment.LAST_WORD, Moment.GONE)]
+)
+@pytest.mark.parametrize("overstayed", [True, False])
+def test_only_a_pod_that_goes_of_its_own_accord_is_proof(
+    moments: tuple[Moment, ...], *, untouched: bool, overstayed: bool
+) -> None:
+    sighting = Sighting(moments=dict.fromkeys(moments, 1.0), overstayed=overstayed)
+    verdict, why = judged(sighting, untouched=untouched)
+    assert why
+    assert (verdict is True) == (moments == BOTH and untouched)
+    assert (verdict is False) == (moments == (Moment.LAST_WORD,) and overstayed)
 
 
 def test_no_line_shows_a_key_or_a_link(flights: Flights) -> None:
