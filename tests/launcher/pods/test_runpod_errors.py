@@ -11,7 +11,7 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from launcher.errors import CapacityError, CreateRefused, PodError
+from launcher.errors import AccountRefused, CapacityError, CreateRefused, PodError
 from launcher.pods.runpod_api import TRIES, RunpodApi
 from launcher.pods.runpod_errors import Kind, RunpodError, scrub
 from tests.launcher.pods.runpod_script import KEY, LINK, POD, REQUEST, Step, connected, ok, problem
@@ -87,7 +87,10 @@ def test_a_create_is_sent_once_and_refused_only_when_proven(case: Case) -> None:
     error = caught.value
     assert isinstance(error, RunpodError) and error.kind is case.kind
     assert isinstance(error, CreateRefused) is case.refused
-    assert isinstance(error, CapacityError) is (case.kind is Kind.NO_CAPACITY)
+    passes = case.kind in (Kind.NO_CAPACITY, Kind.FORBIDDEN, Kind.RATE_LIMIT, Kind.NOT_SENT)
+    assert isinstance(error, CapacityError) is (case.refused and passes)
+    turned_away = case.kind in (Kind.BAD_KEY, Kind.LOW_BALANCE)
+    assert isinstance(error, AccountRefused) is (case.refused and turned_away)
     assert ("may have been made" in str(error)) is not case.refused
     assert "retrain-a-1" in str(error) and error.next_step
     assert len(script.requests) == 1 and not naps.naps
