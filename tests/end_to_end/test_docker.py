@@ -45,7 +45,7 @@ class Site:
         """Make an image that runs another program than the job and return its name."""
         entrypoint = json.dumps([interpreter(), "-c", program])
         recipe = f"FROM {self.job}\nENTRYPOINT {entrypoint}\n"
-        self.client.images.build(fileobj=io.BytesIO(recipe.encode()), tag=f"retrain-test-{name}")
+        self.client.images.build(fileobj=io.BytesIO(recipe.encode()), tag=f"retrain-test-{name}", rm=True)
         return f"retrain-test-{name}"
 
     def pods(self, *, gpus: bool | None = False) -> DockerPods:
