@@ -105,7 +105,7 @@ def panel(record: RunRecord, observer: Observer, seen: Seen) -> Panel:
     rows.add_row("phase", record.phase.value.replace("_", " "))
     parts: list[Table | Text] = [rows]
     if attempt is not None:
-        _pod_rows(rows, record, attempt, seen)
+        _pod_rows(rows, record, observer, attempt, seen)
         progress = latest_progress(observer, attempt)
         if progress is not None:
             _training_rows(rows, record, observer, attempt, progress)
@@ -127,7 +127,7 @@ def panel(record: RunRecord, observer: Observer, seen: Seen) -> Panel:
     return Panel(Group(*parts), title=f"{record.spec.output_name} · {record.run_id}", title_align="left")
 
 
-def _pod_rows(rows: Table, record: RunRecord, attempt: Attempt, seen: Seen) -> None:
+def _pod_rows(rows: Table, record: RunRecord, observer: Observer, attempt: Attempt, seen: Seen) -> None:
     price = f" at ${attempt.price_per_hour:.3f} an hour" if attempt.price_per_hour else ""
     resumed = f", goes on after epoch {attempt.resumed_epoch}" if attempt.resumed_epoch else ""
     where = f"{attempt.offer} {attempt.offer_location}".rstrip()
@@ -136,7 +136,10 @@ def _pod_rows(rows: Table, record: RunRecord, attempt: Attempt, seen: Seen) -> N
     rows.add_row("pod", Text(", ".join(attempt.pod_ids) or "–"))
     if attempt.open and record.phase in (Phase.PROVISIONING, Phase.BOOTING):
         waited = seconds_between(attempt.created_at or attempt.intent_at, seen.now)
-        rows.add_row("comes up", Text(f"for {_span(waited)}: {attempt.boot_log or 'no word from it yet'}"))
+        word = attempt.boot_log or "no word from it yet"
+        if observer.events.get(attempt.number):
+            word = "the job has begun and fetches what it needs"
+        rows.add_row("comes up", Text(f"for {_span(waited)}: {word}"))
     if attempt.open and attempt.watch.silent_seconds >= SILENCE_SHOWN_SECONDS:
         limit = record.spec.clocks.silence_seconds
         silent = attempt.watch.silent_seconds

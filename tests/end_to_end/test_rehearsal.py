@@ -26,7 +26,7 @@ def test_a_night_in_which_much_goes_wrong(tmp_path: Path) -> None:
 def test_a_night_whose_launcher_is_killed(tmp_path: Path) -> None:
     with night(tmp_path) as stage:
         launcher = stage.start("run")
-        assert stage.after_a_checkpoint(launcher) is not None, launcher.said.decode()
+        assert stage.after_a_state(launcher) is not None, launcher.said.decode()
         launcher.kill()
         code = stage.play("attach", mishaps=[])
         assert (code, broken(stage)) == (0, []), stage.commands[-1].said.decode()
@@ -38,7 +38,7 @@ def test_a_night_whose_launchers_are_killed_for_good(tmp_path: Path) -> None:
     with night(tmp_path) as stage:
         stage.simulator.faults.conditions.pod_key_rights = KeyRights.GRAPHQL
         launcher = stage.start("run")
-        assert stage.after_a_checkpoint(launcher) is not None, launcher.said.decode()
+        assert stage.after_a_state(launcher) is not None, launcher.said.decode()
         stage.kill_everybody()
         until(lambda: not stage.simulator.existing, "the end of the pod", seconds=600)
         assert [pod.ended_by for pod in stage.simulator.pods if not pod.stranger] == ["itself"]

@@ -6,7 +6,7 @@ import json
 import pytest
 from rich.console import Console
 
-from job.contract.events import Progress
+from job.contract.events import Booted, Event, Progress
 from launcher.cli.follow import follow
 from launcher.cli.leaks import retry_leaked
 from launcher.cli.narrator import Narrator
@@ -133,9 +133,10 @@ def test_no_speed_that_a_pod_claims_breaks_the_view(fake: FakeWorld, speed: floa
     assert "step 1/10" in progress_line(record, progress, seen)
 
 
-def shown(fake: FakeWorld, record: RunRecord) -> str:
+def shown(fake: FakeWorld, record: RunRecord, *events: Event) -> str:
     console = Console(width=100, record=True, file=io.StringIO())
-    console.print(panel(record, Observer(fake.store, fake.pods, record), Seen(now=fake.store.now())))
+    observer = Observer(fake.store, fake.pods, record, events={1: events})
+    console.print(panel(record, observer, Seen(now=fake.store.now())))
     return console.export_text()
 
 
@@ -150,6 +151,8 @@ def test_a_pod_that_comes_up_shows_what_its_host_says_and_for_how_long(fake: Fak
     text = shown(fake, record)
     assert "for 0:01:30: layer [/a1] [red]pulled" in text
     assert "SECURE EU-1 at $0.500 an hour, goes on after epoch 2" in text
+    booted = Booted(run_id=RUN, attempt=1, life=1, seq=1, at=fake.store.now(), pod_id="p", version="1")
+    assert "the job has begun" in shown(fake, record, booted)
 
 
 def test_silence_is_shown_with_its_limit(fake: FakeWorld) -> None:

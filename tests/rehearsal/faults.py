@@ -10,7 +10,7 @@ LAG_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class Mishap:
-    """Either set before the night begins, or done to the pod that trains, after a checkpoint of its own."""
+    """Either set before the night begins, or done to the pod that trains, after it kept a resume state."""
 
     words: str
     answers: tuple[Fault, ...] = ()

@@ -97,7 +97,7 @@ class Night:
         self.arrange(mishaps)
         command = self.start(*arguments)
         for mishap in mishaps:
-            if mishap.strike is not None and (pod := self.after_a_checkpoint(command)) is not None:
+            if mishap.strike is not None and (pod := self.after_a_state(command)) is not None:
                 mishap.strike(self.simulator, pod.pod_id)
         return command.wait()
 
@@ -108,15 +108,15 @@ class Night:
             for name, value in mishap.provider.items():
                 setattr(self.simulator.faults.conditions, name, value)
 
-    def after_a_checkpoint(self, command: Command) -> Pod | None:
-        """Wait until a further checkpoint is in the bucket; return the pod that trains.
+    def after_a_state(self, command: Command) -> Pod | None:
+        """Wait until a further resume state is in the bucket; return the pod that trains.
 
         None when the command ended first.
         """
-        before = len(self.receipts())
+        before = self._states()
         while not command.ended():
             pods = [pod for pod in self.simulator.existing if pod.up_since is not None]
-            if pods and len(self.receipts()) > before:
+            if pods and self._states() - before:
                 return pods[-1]
             time.sleep(POLL_SECONDS)
         return None
@@ -127,13 +127,17 @@ class Night:
             command.kill()
         kill_holders(self.simulator.account_key)
 
-    def receipts(self) -> list[Receipt]:
-        """Return the receipts of all checkpoints that any pod brought to the bucket."""
+    def _states(self) -> set[tuple[int, int]]:
+        """Return attempt and epoch of the resume states; the bucket keeps the newest two of an attempt."""
+        return {(item.attempt, item.epoch) for item in self.receipts(ArtefactKind.STATE)}
+
+    def receipts(self, kind: ArtefactKind) -> list[Receipt]:
+        """Return the receipts of all that pods brought to the bucket, of one kind."""
         listed = [item.key for item in self.store.list(keys.RUNS_PREFIX)]
         found = [
             decode(Receipt, self.store.get(key)[0]) for key in listed if key.endswith(keys.RECEIPT_SUFFIX)
         ]
-        return [receipt for receipt in found if receipt.kind is ArtefactKind.CHECKPOINT]
+        return [receipt for receipt in found if receipt.kind is kind]
 
 
 @contextmanager

@@ -4,6 +4,9 @@ import hashlib
 import re
 from collections.abc import Iterator, Sequence
 
+from job.contract import keys
+from job.contract.events import Prepared, decode_log
+from job.contract.records import ArtefactKind
 from job.contract.schema import ContractError, decode
 from launcher.budget import spent_at_most
 from launcher.model import Phase, RunRecord
@@ -22,6 +25,7 @@ def broken(night: Night, mishaps: Sequence[Mishap] = ()) -> list[str]:
         *_unstruck(night, mishaps),
         *_teardown(night),
         *_data(night),
+        *_resumption(night),
         *_money(night),
         *_requests(night),
         *_secrets(night),
@@ -71,7 +75,8 @@ def _data(night: Night) -> Iterator[str]:
     record = _record(night)
     if record is None or record.phase is not Phase.DONE:
         yield f"the run is not done: {record.phase.value if record else 'there is no run.json'}"
-    newest = {item.name: item for item in sorted(night.receipts(), key=lambda item: item.attempt)}
+    made = night.receipts(ArtefactKind.CHECKPOINT)
+    newest = {item.name: item for item in sorted(made, key=lambda item: item.attempt)}
     for epoch in range(1, EPOCHS + 1):
         name = f"{OUTPUT}-{epoch:06d}.safetensors"
         path = night.folder / "models" / name
@@ -83,6 +88,15 @@ def _data(night: Night) -> Iterator[str]:
             yield f"{name} is not what its receipt says"
     if not (night.folder / "models" / f"{OUTPUT}.safetensors").is_file():
         yield "no epoch was selected"
+
+
+def _resumption(night: Night) -> Iterator[str]:
+    """Every life of a pod but the first goes on from what an earlier one kept."""
+    logs = [item.key for item in night.store.list(keys.RUNS_PREFIX) if item.key.endswith("/events.jsonl")]
+    told = [event for key in sorted(logs) for event in decode_log(night.store.get(key)[0])]
+    for event in [event for event in told if isinstance(event, Prepared)][1:]:
+        if event.resumed_epoch == 0:
+            yield f"life {event.life} of attempt {event.attempt} began anew"
 
 
 def _money(night: Night) -> Iterator[str]:
