@@ -1,22 +1,21 @@
 """`retrain doctor --live-canary`: rents a pod for a few minutes and tells what was proven."""
 
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 
 from launcher import __version__
-from launcher.billing import Bill, billed
+from launcher.audit import audited
 from launcher.canary import Flight, canary_record, fly, result_of
 from launcher.cli.narrator import Narrator
 from launcher.cli.providers import canary_pods, require_startable, runpod_api, runpod_key
 from launcher.cli.wiring import Workplace, workplace
-from launcher.errors import Exit, Leaked, PodError, StorageError, UsageError
+from launcher.errors import Exit, Leaked, UsageError
 from launcher.files import disk_errors, write_atomically
 from launcher.home import Home
-from launcher.model import Attempt
+from launcher.model import RunRecord
 from launcher.plan import run_spec
-from launcher.pods.runpod_api import RunpodApi
+from launcher.ports import Pods, Store
 from launcher.settings import Provider, Settings
 from launcher.storage.probe import require_conditions
 from launcher.storage.s3 import S3Store
@@ -49,67 +48,47 @@ def live_canary(settings: Settings, *, bill_minutes: float, as_json: bool) -> in
             place.leaks.note(record.run_id, [str(leak)])
             raise
         result = result_of(flight, world, version=__version__)
-        keep = _keeper(settings, place, flight)
-        keep(result)
-        result = _with_bill(result, flight, api, place, bill_minutes, keep)
+        # What tells neither yes nor no must not replace what does; and a bill may be waited for in vain.
+        told = flight.ended_itself is not None
+        if told:
+            _keep(result, settings, world.store)
+        result = _with_bill(result, flight.record, place, world.pods, bill_minutes)
+        if told:
+            _keep(result, settings, world.store)
     sys.stdout.write(result.model_dump_json() + "\n" if as_json else _text(result, flight))
     return int(Exit.DONE if flight.ended_itself else Exit.INFRASTRUCTURE)
 
 
-def _keeper(settings: Settings, place: Workplace, flight: Flight) -> Callable[[CanaryResult], None]:
-    """Return what keeps a result, in the bucket and in the workspace: one that tells nothing is not kept."""
-
-    def keep(result: CanaryResult) -> None:
-        if flight.ended_itself is None:
-            return
-        keep_canary(place.world.store, result)
-        path = settings.run.workspace / "canary" / f"{result.namespace}.json"
-        with disk_errors(f"{path} cannot be written"):
-            write_atomically(path, result.model_dump_json(indent=2).encode())
-
-    return keep
+def _keep(result: CanaryResult, settings: Settings, store: Store) -> None:
+    """Keep a result in the bucket, where every start looks for it, and in the workspace."""
+    keep_canary(store, result)
+    path = settings.run.workspace / "canary" / f"{result.namespace}.json"
+    with disk_errors(f"{path} cannot be written"):
+        write_atomically(path, result.model_dump_json(indent=2).encode())
 
 
 def _with_bill(
-    result: CanaryResult,
-    flight: Flight,
-    api: RunpodApi,
-    place: Workplace,
-    minutes: float,
-    keep: Callable[[CanaryResult], None],
+    result: CanaryResult, record: RunRecord, place: Workplace, pods: Pods, minutes: float
 ) -> CanaryResult:
     """Ask for the bill until it has settled or that time is over; nothing costs any more meanwhile."""
     clock, say = place.world.clock, place.narrator.say
     until = clock.monotonic() + minutes * 60
     if minutes:
         say(f"nothing costs any more; waiting {minutes:g} min at most for RunPod's bill (Ctrl-C skips that)")
-    bill: Bill | None = None
-    attempt = flight.record.attempts[-1]
     try:
         while True:
-            try:
-                bill = _asked(bill, attempt, api, place)
-            except (PodError, StorageError) as error:
-                say(f"the bill is not known yet: {error}")
-            if (bill is not None and bill.settled) or clock.monotonic() >= until:
+            record = audited(record, pods, place.world.store, place.journal, say)
+            if _settled(record) or clock.monotonic() >= until:
                 break
             clock.sleep(min(BILL_POLL_SECONDS, max(0.0, until - clock.monotonic())))
     except KeyboardInterrupt:
-        say("not waiting for the bill")
-    if bill is None:
-        return result
-    update = {"billed_dollars": bill.dollars or None, "bill_settled": bill.settled}
-    result = result.model_copy(update=update)
-    keep(result)
-    return result
+        say("not waiting for the bill; `retrain status` asks for it again")
+    told = sum(bill.dollars for bill in record.bills)
+    return result.model_copy(update={"billed_dollars": told or None, "bill_settled": _settled(record)})
 
 
-def _asked(known: Bill | None, attempt: Attempt, api: RunpodApi, place: Workplace) -> Bill:
-    now = place.world.store.now()
-    start, gone_at = attempt.asked_at or attempt.intent_at, attempt.gone_at or now
-    rows = [row for pod_id in attempt.pod_ids for row in api.billing(pod_id, start, now)]
-    dollars = max(0.0, sum(row.total_amount for row in rows))
-    return billed(known, attempt.pod_ids[0], dollars, gone_at=gone_at, now=now)
+def _settled(record: RunRecord) -> bool:
+    return bool(record.bills) and all(bill.settled for bill in record.bills)
 
 
 def _text(result: CanaryResult, flight: Flight) -> str:
@@ -118,6 +97,7 @@ def _text(result: CanaryResult, flight: Flight) -> str:
     lines = [
         f"self-termination: {word}: {flight.why}",
         f"  the pod's own key: {', '.join(heard) or 'which API heeds it was not seen'}",
+        f"  the pod told: {', '.join(f'{name} {text}' for name, text in result.hints.items()) or 'nothing'}",
         *(f"  {moment}: after {seconds:.0f} s" for moment, seconds in flight.sighting.moments.items()),
         f"  {result.offer} {result.location} at ${result.price_per_hour:.3f} an hour, from request to proof"
         f" {timedelta(seconds=int(result.charged_seconds))}: at most ${result.charged_dollars:.4f}",

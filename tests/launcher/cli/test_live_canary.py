@@ -1,7 +1,14 @@
 """`retrain doctor --live-canary` whole: command line, HTTP, S3, and the real job, which ends its own pod."""
 
 import json
-from collections.abc import Iterator
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +17,14 @@ import pytest
 
 from launcher.cli.attendance import demand_of
 from launcher.cli.root import execute
+from launcher.naming import PodName
 from launcher.settings import load_settings
 from launcher.storage.s3 import S3Store
 from launcher.unattended import require_proof
 from tests.simulators.runpod import KeyRights, Pod, ProcessPod, Simulator, Timing
 
 pytestmark = pytest.mark.slow
+ROOT = Path(__file__).parents[3]
 QUICK = Timing(provision=0.1, start=0.1, restart=0.2, grace=4.0)
 
 
@@ -35,9 +44,18 @@ def quick(place: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Itera
         monkeypatch.setenv(f"RETRAIN_CLOCKS__{name}", str(seconds))
     monkeypatch.setattr("launcher.canary_watch.PATIENCE_SECONDS", 12.0)
     yield
-    for process in psutil.Process().children(recursive=True):
-        if str(tmp_path) in process.cwd():
-            process.kill()
+    for process in watchdogs(tmp_path):
+        process.kill()
+
+
+def watchdogs(folder: Path) -> list[psutil.Process]:
+    """Find the watchdogs that were started in a folder; they are nobody's children any more."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):
+            if "--watch" in process.cmdline() and process.cwd() == str(folder):
+                found.append(process)
+    return found
 
 
 def fly(capsys: pytest.CaptureFixture[str]) -> tuple[int, dict[str, Any], str]:
@@ -68,6 +86,7 @@ def test_the_real_job_ends_its_pod_and_a_detached_start_is_allowed(
     assert pod.key not in err + json.dumps(found)
     kept = json.loads(Path(".retrain/canary/mine.json").read_text())
     assert kept["run_id"] == found["run_id"]
+    assert found["hints"]["runpod_dc_id"] == pod.data_center
     assert "canary" in require_proof(embedded_store, demand_of(load_settings()))
 
 
@@ -82,3 +101,33 @@ def test_a_key_that_ends_nothing_is_found_out_and_the_pod_is_ended(
     assert not cloud.existing
     assert execute(["run", "--detach", "--preset", "tinypunks"]) == 2
     assert "could not end itself" in capsys.readouterr().err
+
+
+def until(true: Callable[[], object], seconds: float) -> None:
+    ends = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < ends, "it did not happen"
+        time.sleep(0.1)
+
+
+def test_a_doctor_that_is_killed_leaves_a_pod_that_is_reaped(
+    quick: None, cloud: Simulator, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No watchdog, no job that ends anything: the deadline in the pod's name is all that is left."""
+    cloud.faults.conditions.pod_key_rights = KeyRights.NOWHERE
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    arguments = ["doctor", "--live-canary", "--cap", "0.009"]  # about 30 seconds of the cheapest pod
+    command = [sys.executable, "-m", "launcher.cli.root", *arguments]
+    with subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE) as doctor:
+        until(lambda: cloud.existing, 60)
+        for process in [*watchdogs(tmp_path), psutil.Process(doctor.pid)]:
+            process.send_signal(signal.SIGKILL)
+    (pod,) = cloud.existing
+    name = PodName.parse(pod.name)
+    assert name is not None
+    assert execute(["reap", "--yes"]) == 0
+    assert cloud.existing, "it was reaped before its time"
+    until(lambda: cloud.now() > name.hard_deadline + timedelta(seconds=1), 120)
+    assert execute(["reap", "--yes", "--wait", "60"]) == 0, capsys.readouterr()
+    assert not cloud.existing
+    assert cloud.spent() <= 0.009
