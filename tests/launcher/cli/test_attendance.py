@@ -4,14 +4,18 @@ from pathlib import Path
 
 import pytest
 
+from job.contract import keys
+from job.contract.schema import decode
 from launcher.cli.attendance import require_watched
 from launcher.cli.root import execute
-from launcher.errors import UsageError
+from launcher.errors import ObjectMissing, UsageError
 from launcher.settings import Settings
 from launcher.settings_model import Provider, Run
+from launcher.storage.s3 import S3Store
+from launcher.unattended import ReaperBeat
 from tests.fakes.pods import Notes
 from tests.fakes.store import FakeStore
-from tests.simulators.runpod import Simulator
+from tests.simulators.runpod import Operation, Simulator, Trouble
 
 RENTED = Settings(run=Run(provider=Provider.RUNPOD))
 
@@ -56,3 +60,20 @@ def test_the_command_refuses_before_anything_is_uploaded_or_rented(
     assert "--live-canary" in told
     assert "uploading" not in told
     assert not cloud.pods
+
+
+def test_a_reaper_shows_itself_in_the_bucket_when_nothing_is_left_due(
+    place: None, cloud: Simulator, embedded_store: S3Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    key = keys.reaper_key("mine")
+    assert execute(["reap"]) == 0
+    with pytest.raises(ObjectMissing):
+        embedded_store.get(key)
+    assert execute(["reap", "--yes"]) == 0
+    first = decode(ReaperBeat, embedded_store.get(key)[0])
+    assert first.previous_at is None
+    assert execute(["reap", "--yes"]) == 0
+    assert decode(ReaperBeat, embedded_store.get(key)[0]).previous_at == first.at
+    cloud.trouble(Trouble.SERVER_ERROR, Operation.LIST, times=None)
+    assert execute(["reap", "--yes"]) == 6
+    assert decode(ReaperBeat, embedded_store.get(key)[0]).previous_at == first.at

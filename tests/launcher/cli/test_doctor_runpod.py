@@ -157,11 +157,12 @@ def _without_token(make: Callable[..., Any]) -> Callable[..., Any]:
     return lambda config, *arguments: make(replace(config, session_token=None), *arguments)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dead", ["runpod", "registry"])
 def test_who_does_not_answer_does_not_make_it_hang(
     doctor: Doctor, cloud: Simulator, registry: Registry, monkeypatch: pytest.MonkeyPatch, dead: str
 ) -> None:
-    monkeypatch.setattr(doctor_module, "PATIENCE_SECONDS", 5.0)
+    monkeypatch.setattr(doctor_module, "PATIENCE_SECONDS", 15.0)
     release = threading.Event()
     if dead == "runpod":
         cloud.trouble(Trouble.TIMEOUT, times=None)
@@ -170,7 +171,7 @@ def test_who_does_not_answer_does_not_make_it_hang(
     started = time.monotonic()
     code, found = doctor()
     release.set()
-    assert time.monotonic() - started < 40
+    assert time.monotonic() - started < 50
     assert code == 6
     assert missing(found) - {"open runs"} == {"image" if dead == "registry" else "runpod"}
     assert found["storage, reachable"]["ok"]
