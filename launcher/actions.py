@@ -11,6 +11,7 @@ from datetime import timedelta
 from job.contract.reasons import Reason
 from job.contract.records import ArtefactKind, Receipt, Scores
 from job.contract.schema import ContractError, decode
+from launcher.disowning import disown
 from launcher.errors import (
     AccountRefused,
     CapacityError,
@@ -114,6 +115,7 @@ class Actions:
             self._world.notifier.say(
                 f"pod {attempt.pod_name} may have been made and is looked for by this name: {error}"
             )
+            self._disown_if_given_up(held, attempt)
             return
         found = {
             "pod_ids": (pod.pod_id,),
@@ -125,8 +127,7 @@ class Actions:
             self._update(held, attempt, found)
         except LeaseHeld:
             # Another launcher decides now, and may have given this attempt up: our pod must not outlive that.
-            with suppress(PodError):
-                self._world.pods.terminate(pod.pod_id)
+            self._disown(held, attempt, (pod.pod_id,))
             raise
         resumed = f" goes on after epoch {inherited.state_epoch}," if inherited.state_epoch else ""
         self._world.notifier.say(
@@ -134,6 +135,17 @@ class Actions:
             f" at ${pod.price_per_hour:.3f} an hour,{resumed}"
             f" ends by {attempt.hard_deadline:%H:%M} UTC at the latest"
         )
+
+    def _disown_if_given_up(self, held: Held, attempt: Attempt) -> None:
+        """End what an unanswered request may have made, where another launcher looks for it no more."""
+        with suppress(StorageError):
+            record = self._journal.read(held.record.run_id)
+            if record.phase.closed or record.attempt(attempt.number).ended is not None:
+                self._disown(held, attempt, ())
+
+    def _disown(self, held: Held, attempt: Attempt, pod_ids: Sequence[str]) -> None:
+        world = self._world
+        disown(attempt, pod_ids, held.record.spec.clocks, world.pods, world.clock, world.notifier)
 
     def _update(self, held: Held, attempt: Attempt, fields: dict[str, object]) -> None:
         """Write fields of an attempt."""

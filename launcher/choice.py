@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import takewhile
 from typing import Literal
 
 from job.contract.reasons import Reason
@@ -69,7 +70,8 @@ def choose(record: RunRecord, offers: Sequence[Offer], now: datetime) -> Offer |
     if not sound:
         why = f": of {appraised[0].offer.name}, {appraised[0].why_not}" if appraised else ""
         return NoChoice(Reason.NO_OFFER, f"{record.spec.provider} offers no machine that may be rented{why}")
-    if sum(attempt.refused for attempt in record.attempts) >= REFUSALS_MAX:
+    in_a_row = takewhile(lambda attempt: attempt.refused, reversed(record.attempts))
+    if sum(1 for _ in in_a_row) >= REFUSALS_MAX:
         return NoChoice(Reason.NO_OFFER, f"{REFUSALS_MAX} offers in a row could not be had")
     refusals = _refusals(record)
     if all(refusals.get((item.offer.name, item.offer.location)) for item in sound):

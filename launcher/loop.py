@@ -11,6 +11,7 @@ from launcher.actions import Actions, World, narrate
 from launcher.enforcement import Enforcement
 from launcher.errors import (
     DeadlineCame,
+    Leaked,
     LeaseHeld,
     LocalDiskError,
     RetrainError,
@@ -79,6 +80,8 @@ class Loop:
                     self._act(held, seen, decision)
                     self._show(held.record, observer, seen)
                     failures = 0
+                except Leaked:
+                    raise  # of a pod that belongs to no record any more: the next pass would not see it
                 except LeaseHeld as error:
                     self._world.notifier.say(f"{error}; waiting until it lets go")
                     held = self._acquire_again(run_id, held, enforcement)

@@ -81,9 +81,9 @@ class Observer:
     def _stored(self, attempt: Attempt, shown: AttemptSeen) -> AttemptSeen:
         prefix = keys.attempt_prefix(self.record.run_id, attempt.number)
         listed = {item.key.removeprefix(prefix): item for item in self.store.list(prefix)}
-        # Who claimed it matters only between two pods.
+        # Who claimed it matters between two pods, and where no list showed one.
         rivals = {*attempt.pod_ids, *(pod.pod_id for pod in shown.pods or ())}
-        written = [keys.claim(life) for life in keys.lives()] if len(rivals) > 1 else []
+        written = [keys.claim(life) for life in keys.lives()] if len(rivals) != 1 else []
         claims = self._messages(Claim, written, listed, prefix)
         beats = [listed[key] for life in keys.lives() if (key := keys.heartbeat(life)) in listed]
         # Telemetry may fail: what the job says is a sign of life as good as its heartbeat.

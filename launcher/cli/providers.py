@@ -18,6 +18,7 @@ from launcher.settings_model import Storage
 if TYPE_CHECKING:
     from launcher.pods.docker import DockerPods
     from launcher.pods.runpod import Wanted
+    from launcher.pods.runpod_account import Balance
     from launcher.pods.runpod_api import RunpodApi
     from launcher.pods.runpod_checkup import Account
 
@@ -119,11 +120,17 @@ def _is_local(storage: Storage) -> bool:
 
 def _runpod(settings: Settings) -> Pods:
     from launcher.pods.runpod import RunpodPods
+
+    api = runpod_api(runpod_key(settings))
+    return RunpodPods(api, _wanted(settings), SystemClock(), balance=_balance_of(settings))
+
+
+def _balance_of(settings: Settings) -> "Callable[[], Balance] | None":
+    """Return what asks for the account's balance; None where pods may be rented without having seen it."""
     from launcher.pods.runpod_account import balance
 
     key = runpod_key(settings)
-    ask = (lambda: balance(key)) if settings.runpod.require_balance else None
-    return RunpodPods(runpod_api(key), _wanted(settings), SystemClock(), balance=ask)
+    return (lambda: balance(key)) if settings.runpod.require_balance else None
 
 
 def runpod_api(key: SecretStr) -> "RunpodApi":
@@ -138,7 +145,8 @@ def canary_pods(settings: Settings, api: "RunpodApi") -> Pods:
     """Return RunPod as a provider for a pod that needs no particular GPU: any type may be rented."""
     from launcher.pods.runpod import RunpodPods
 
-    return RunpodPods(api, replace(_wanted(settings), gpus=()), SystemClock())
+    wanted = replace(_wanted(settings), gpus=())
+    return RunpodPods(api, wanted, SystemClock(), balance=_balance_of(settings))
 
 
 def runpod_account(settings: Settings) -> "Account":

@@ -87,8 +87,10 @@ def reaper_of(settings: "Settings", notifier: "Notifier", *, run_id: str | None 
 
 
 def _show_itself(settings: "Settings", notifier: "Notifier") -> None:
-    """Write to a configured bucket that a reaper was here; unattended starts look for that."""
-    if settings.storage.bucket is None:
+    """Write to a configured bucket that a reaper of rented pods was here; unattended starts look for that."""
+    from launcher.settings import Provider
+
+    if settings.storage.bucket is None or settings.run.provider is not Provider.RUNPOD:
         return
     from launcher.cli.wiring import store_as_it_is
     from launcher.errors import RetrainError

@@ -307,6 +307,20 @@ def test_cancel_from_another_machine(fake: FakeWorld) -> None:
     assert_nothing_left(fake, record)
 
 
+def test_a_pod_that_no_list_ever_showed_is_known_by_its_claim(fake: FakeWorld) -> None:
+    fake.start()
+    fake.pods.create_loses_answer, fake.pods.list_lag_seconds = True, 3600
+    fake.loop().once(RUN)
+    for _ in range(2):
+        fake.clock.sleep(5)
+    fake.pods.vanish("pod-1")
+    for _ in range(6):
+        fake.clock.sleep(5)
+        record = fake.loop().once(RUN)
+    ended = record.attempts[0].ended
+    assert ended is not None and ended.reason is Reason.POD_GONE
+
+
 def test_one_open_run_for_each_name(fake: FakeWorld) -> None:
     fake.start()
     other = fake.record().model_copy(update={"run_id": "run-2"})

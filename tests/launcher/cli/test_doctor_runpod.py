@@ -11,7 +11,10 @@ from typing import Any
 import pytest
 
 from launcher.cli import doctor as doctor_module
+from launcher.cli.providers import canary_pods, runpod_api, runpod_key
 from launcher.cli.root import execute
+from launcher.errors import PodError
+from launcher.settings import load_settings
 from launcher.storage.s3 import S3Store
 from tests.simulators.registry import Registry
 from tests.simulators.runpod import Operation, Simulator, Trouble
@@ -93,6 +96,19 @@ def test_a_balance_that_cannot_be_read_counts_as_the_settings_say(doctor: Doctor
     cloud.trouble(Trouble.BAD_GATEWAY, Operation.MYSELF, times=None)
     assert doctor()[1]["runpod, balance"]["ok"] is False
     assert doctor("--set", "runpod.require_balance=false")[1]["runpod, balance"]["ok"] is None
+
+
+def test_no_canary_is_rented_by_a_balance_that_cannot_be_read(place: None, cloud: Simulator) -> None:
+    cloud.trouble(Trouble.BAD_GATEWAY, Operation.MYSELF, times=None)
+    for needed in (True, False):
+        settings = load_settings(overrides={"runpod": {"require_balance": needed}})
+        with runpod_api(runpod_key(settings)) as api:
+            pods = canary_pods(settings, api)
+            if needed:
+                with pytest.raises(PodError):
+                    pods.offers()
+            else:
+                assert pods.offers()
 
 
 def test_an_unknown_gpu_is_named_with_the_one_that_is_meant(doctor: Doctor) -> None:

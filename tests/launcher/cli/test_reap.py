@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,14 @@ from typing import Any
 import httpx
 import pytest
 
+from job.contract import keys
 from launcher.cli import root
 from launcher.cli.reap import reaper_of
 from launcher.errors import Exit
 from launcher.naming import PodName
 from launcher.settings import load_settings
 from tests.fakes.pods import Notes
+from tests.fakes.store import FakeStore
 from tests.simulators.asking import rent
 from tests.simulators.runpod import Conditions, FakeClock, Operation, Simulator, Trouble
 
@@ -178,3 +181,15 @@ def test_a_pass_without_pods_loads_no_store(cloud: Simulator) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert cloud.records and not {"boto3", "botocore", "runpod", "numpy", "PIL"} & set(done.stdout.split())
+
+
+@pytest.mark.parametrize("provider", ["runpod", "process"])
+def test_only_a_reaper_of_rented_pods_counts_as_one(
+    cloud: Simulator, monkeypatch: pytest.MonkeyPatch, provider: str
+) -> None:
+    store = FakeStore()
+    monkeypatch.setattr("launcher.cli.wiring.store_as_it_is", lambda *_: nullcontext(store))
+    monkeypatch.setenv("RETRAIN_STORAGE__BUCKET", "runs")
+    assert root.execute(["reap", "--yes", "--provider", provider]) == Exit.DONE
+    shown = [item.key for item in store.list("") if item.key.endswith(keys.reaper_key("mine"))]
+    assert bool(shown) is (provider == "runpod")
