@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from launcher.errors import StorageError
-from launcher.storage import s3_config, s3_reading
+from launcher.storage import s3_reading
 from launcher.storage.s3 import S3Store
 from launcher.storage.s3_config import S3Config
 
@@ -84,9 +84,8 @@ def server() -> Iterator[_Server]:
 
 
 @pytest.fixture
-def store(server: _Server, monkeypatch: pytest.MonkeyPatch) -> S3Store:
-    monkeypatch.setattr(s3_config.S3Config.client, "__kwdefaults__", {"attempts": 1, "read_seconds": 0.2})
-    return S3Store(config(server))
+def store(server: _Server) -> S3Store:
+    return S3Store(config(server), attempts=1, read_seconds=0.2)
 
 
 def config(server: _Server) -> S3Config:
