@@ -181,4 +181,5 @@ def _wanted(settings: Settings) -> "Wanted":
         data_centers=rented.data_centers,
         min_cuda_version=rented.min_cuda_version,
         registry=rented.registry,
+        disk_gb=settings.pod.disk_gb,
     )

@@ -32,6 +32,8 @@ BALANCE_SECONDS = 60.0
 """How long a balance that was read counts as known."""
 HOURS_OF_BALANCE = 1.0
 """RunPod rents nothing to an account that could not pay it for about an hour."""
+DISK_DOLLARS_PER_GB_HOUR = 0.10 / (30 * 24)
+"""Billed beside the GPU's price, by RunPod's documents: $0.10 per GB and month. No API tells it."""
 _STATES = {
     PodStatus.PROVISIONING: PodState.STARTING,
     PodStatus.STARTING: PodState.STARTING,
@@ -52,6 +54,8 @@ class Wanted:
     min_cuda_version: str | None = None
     registry: str | None = None
     """Id of a registry credential in the account."""
+    disk_gb: int = 0
+    """What each pod gets, which its price has to include."""
 
 
 class RunpodPods:
@@ -73,10 +77,12 @@ class RunpodPods:
     def offers(self) -> Sequence[Offer]:
         """Return what is wanted, has a price and can be paid for an hour; what is out of stock comes last.
 
+        Prices include the disk: it is on the bill, and a ceiling without it would not bound that.
         Raises PodError when RunPod does not tell prices or balance: neither is ever guessed.
         """
+        disk = self._wanted.disk_gb * DISK_DOLLARS_PER_GB_HOUR
         offers = [
-            Offer(gpu.id, price, _location(cloud, place), stock.value.lower())
+            Offer(gpu.id, price + disk, _location(cloud, place), stock.value.lower())
             for gpu, cloud in self._types()
             for place in self._wanted.data_centers or ("",)
             if (price := gpu.price_per_hour(cloud)) is not None and (stock := _stock(gpu, place)) is not None

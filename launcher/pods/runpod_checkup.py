@@ -64,7 +64,7 @@ def _offered(offers: list[Offer], ceiling: float | None) -> Finding:
         fix = "allow more runpod.gpus, clouds or data_centers, or raise budget.price_ceiling"
         return Finding("runpod, GPUs", ok=False, detail=detail, fix=fix)
     told = [
-        f"{offer.name} {offer.location} ${offer.price_per_hour:.2f} an hour, stock {offer.stock}"
+        f"{offer.name} {offer.location} ${offer.price_per_hour:.3f} an hour, stock {offer.stock}"
         for offer in fitting[:OFFERS_SHOWN]
     ]
     more = [f"{len(fitting) - OFFERS_SHOWN} more"] if len(fitting) > OFFERS_SHOWN else []

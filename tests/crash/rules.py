@@ -101,6 +101,13 @@ RULES = (
         "tests/launcher/test_disowning.py",
     ),
     Rule(
+        "the price of a pod includes its disk",
+        "launcher/pods/runpod.py",
+        "Offer(gpu.id, price + disk,",
+        "Offer(gpu.id, price,",
+        "tests/simulators/test_runpod_bill.py",
+    ),
+    Rule(
         "no canary is rented by an unknown balance",
         "launcher/cli/providers.py",
         "return RunpodPods(api, wanted, SystemClock(), balance=_balance_of(settings))",

@@ -5,10 +5,14 @@ from datetime import timedelta
 import pytest
 from pydantic import SecretStr
 
+from launcher.cli.providers import pods_of
 from launcher.clock import SystemClock
 from launcher.pods.runpod import RunpodPods, Wanted
 from launcher.pods.runpod_api import RunpodApi
 from launcher.ports import PodSpec
+from launcher.settings import Settings
+from launcher.settings_model import Provider, Run
+from launcher.settings_pods import Pod, Runpod
 from tests.simulators.asking import A40
 from tests.simulators.runpod import Simulator
 
@@ -29,3 +33,23 @@ def test_a_bill_lags_behind_and_then_is_what_was_charged(cloud: Simulator) -> No
     late = pods.billed(pod.pod_id, since=pod.created_at, until=gone_at)
     assert early is not None and late is not None and early < late
     assert late == pytest.approx(cloud.spent(pod.pod_id)) == pytest.approx(0.49 * 4000 / 3600)
+
+
+@pytest.mark.parametrize("disk_gb", [40, 2000])
+def test_the_price_of_an_offer_bounds_the_bill_with_the_disk_on_it(
+    cloud: Simulator, monkeypatch: pytest.MonkeyPatch, disk_gb: int
+) -> None:
+    monkeypatch.setenv("RUNPOD_API_BASE_URL", cloud.serve())
+    monkeypatch.setenv("RUNPOD_API_KEY", cloud.account_key)
+    cloud.faults.conditions.disk_usd_per_gb_month = 0.1
+    settings = Settings(
+        run=Run(provider=Provider.RUNPOD), runpod=Runpod(gpus=(A40,)), pod=Pod(image="i:1", disk_gb=disk_gb)
+    )
+    pods = pods_of(settings)
+    (offer,) = pods.offers()
+    pod = pods.create(PodSpec("retrain-a", offer, {}, image="i:1", disk_gb=disk_gb))
+    assert pod.price_per_hour <= offer.price_per_hour
+    cloud.advance(8 * 3600)
+    pods.terminate(pod.pod_id)
+    assert cloud.spent() <= 8 * offer.price_per_hour
+    assert cloud.spent() == pytest.approx(8 * offer.price_per_hour, rel=0.02)
