@@ -1,8 +1,10 @@
 """The corner of the `runpod` package that is used: the balance, and nothing that it does besides."""
 
+import os
 import subprocess
 import sys
 import traceback
+from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
@@ -12,6 +14,7 @@ from launcher.pods.runpod_account import balance
 from launcher.pods.runpod_client import ADDRESS_VARIABLE
 from tests.simulators.runpod import FakeClock, Operation, Simulator, Trouble
 
+HIDDEN = str(SecretStr("any"))
 STORED_KEY = """
 import logging
 before = logging.root.level, logging.root.handlers[:]
@@ -50,3 +53,31 @@ def test_no_balance_is_an_error_that_shows_no_key(
 def test_what_the_package_does_to_logging_is_undone() -> None:
     ran = subprocess.run([sys.executable, "-c", STORED_KEY], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "True"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("config", "key"),
+    [
+        ('[default]\napi_key = "rpa_stored0123456789"\n', "rpa_stored0123456789"),
+        ('[other]\napi_key = "rpa_stored0123456789"\n', None),
+        ('[default]\napi_key = ""\n', None),
+        ("[default]\napi_key = 42\n", None),
+        ('[default\napi_key = "rpa_stored0123456789"\n', None),
+        ("\0\xff", None),
+        (None, None),
+    ],
+    ids=["good", "another profile's", "empty", "a number", "broken", "no text", "absent"],
+)
+def test_the_key_that_runpod_config_stored(tmp_path: Path, config: str | None, key: str | None) -> None:
+    """In a process of its own: the package reads its file when it is imported."""
+    if config is not None:
+        (tmp_path / ".runpod").mkdir()
+        (tmp_path / ".runpod/config.toml").write_text(config, encoding="latin-1")
+    code = (
+        "from launcher.pods.runpod_account import stored_key; key = stored_key();"
+        " print(key, key and key.get_secret_value())"
+    )
+    environment = {**os.environ, "HOME": str(tmp_path), "RUNPOD_API_KEY": "rpa_of_the_environment"}
+    ran = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert ran.stdout.split() == ([HIDDEN, key] if key else ["None", "None"]), ran.stderr
