@@ -1,8 +1,8 @@
 """Launchers whose every call may be struck: the real loop over ports that ask the stage first."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from launcher.actions import World
 from launcher.home import Home
@@ -21,10 +21,23 @@ class Killed(BaseException):
     """A SIGKILL: nothing may catch it, and nothing that is called on the way out has an effect."""
 
 
+def in_this_thread(start: Callable[[], Iterator[int]], *, seconds: float) -> Generator[int]:
+    """Fetch without a thread of its own, so that a case is the same each time it is played."""
+    yield from start()
+
+
+class Strikable(Protocol):
+    """A launcher whose calls may be struck."""
+
+    def effect(self, side: str, name: str, call: Callable[[], Any], arguments: tuple[Any, ...] = ()) -> Any:
+        """Make the call, unless it is struck. Raises Killed."""
+        ...
+
+
 class Port:
     """A port of one launcher: each call goes through the stage."""
 
-    def __init__(self, launcher: "Launcher", side: str, target: object) -> None:
+    def __init__(self, launcher: Strikable, side: str, target: object) -> None:
         self._launcher = launcher
         self._side = side
         self._target = target

@@ -1,18 +1,22 @@
 """The promises, checked against the truth that only the fakes know. Each broken one is said in words."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Protocol
 
 from job.contract import keys
 from job.contract.schema import decode
 from launcher.budget import spent_at_most
+from launcher.home import Home
 from launcher.model import Phase, RunRecord
 from launcher.outcome import outcome
 from launcher.ports import PodSpec
 from tests.crash.faults import HARMS_PODS, Fault, Schedule
-from tests.fakes.job import Vouched
-from tests.launcher.world import OUTPUT, RUN, FakeWorld
+from tests.fakes.job import FakeJob, Vouched
+from tests.fakes.pods import Bill, Notes
+from tests.fakes.store import FakeStore
+from tests.launcher.world import OUTPUT, RUN
 
 RECORD = keys.record_key(RUN)
 UNWATCHED = frozenset(
@@ -38,10 +42,87 @@ class Broken(AssertionError):
     """A promise was not kept."""
 
 
+class Named(Protocol):
+    """A pod as the provider has it."""
+
+    @property
+    def pod_id(self) -> str:
+        """Its id."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        ...
+
+
+class Provider(Protocol):
+    """What only the provider knows: the truth about pods. All by pod id, in order of creation."""
+
+    @property
+    def existing(self) -> Mapping[str, Named]:
+        """Pods that exist."""
+        ...
+
+    @property
+    def jobs(self) -> Mapping[str, FakeJob]:
+        """The jobs of pods that exist, but those whose container ended."""
+        ...
+
+    @property
+    def bills(self) -> Mapping[str, Bill]:
+        """What each pod that ever was costs."""
+        ...
+
+    @property
+    def history(self) -> Sequence[FakeJob]:
+        """The job of each of them."""
+        ...
+
+    @property
+    def created(self) -> Sequence[PodSpec]:
+        """What was asked for."""
+        ...
+
+    @property
+    def underway(self) -> Sequence[object]:
+        """Requests for pods that have not arrived."""
+        ...
+
+    @property
+    def silent(self) -> bool:
+        """Whether it answers nobody."""
+        ...
+
+
+class Scene(Protocol):
+    """A world in which a run is played."""
+
+    @property
+    def store(self) -> FakeStore:
+        """The bucket."""
+        ...
+
+    @property
+    def pods(self) -> Provider:
+        """The provider."""
+        ...
+
+    @property
+    def home(self) -> Home:
+        """Where results come to."""
+        ...
+
+    @property
+    def notes(self) -> Notes:
+        """What a person was told."""
+        ...
+
+
 class Witness:
     """Looks at every effect of every launcher, and at the end of the run."""
 
-    def __init__(self, fake: FakeWorld, schedule: Schedule) -> None:
+    def __init__(self, fake: Scene, schedule: Schedule) -> None:
         self._fake = fake
         self._schedule = schedule
         self._seen = b""
@@ -147,7 +228,11 @@ class Witness:
         pods, now = self._fake.pods, self._fake.store.at
         real = sum(bill.dollars(now) for bill in pods.bills.values())
         charged = spent_at_most(record, now)
-        unseen = Fault.CREATE_TWICE in self._schedule.faults  # the second may end before anybody looked
+        seen = {pod_id for attempt in record.attempts for pod_id in attempt.pod_ids}
+        # A second pod, or the price of one, of which nobody can know: it ended before anybody looked.
+        unseen = Fault.CREATE_TWICE in self._schedule.faults or (
+            Fault.PRICE_RISES in self._schedule.faults and not seen.issuperset(pods.bills)
+        )
         rounding = sum(bill.price_per_hour for bill in pods.bills.values()) * CLOCK_SECONDS / 3600
         if real > charged + rounding and not unseen:
             raise Broken(f"truth: ${real:.4f} were spent, ${charged:.4f} are told")

@@ -7,7 +7,6 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 
 from launcher import pullback
 from tests.crash.faults import Schedule, schedules
+from tests.crash.launchers import in_this_thread
 from tests.crash.stage import Stage
 from tests.crash.tally import TALLY
 
@@ -22,11 +22,6 @@ CASES = int(os.environ.get("RETRAIN_CRASH_CASES", "2000"))
 SEED = os.environ.get("RETRAIN_CRASH_SEED", "")
 PHASES = [Phase.generate] + [Phase.shrink] * (os.environ.get("RETRAIN_CRASH_SHRINK") != "0")
 MEMORY = Path("/dev/shm")
-
-
-def in_this_thread(start: Callable[[], Iterator[int]], *, seconds: float) -> Generator[int]:
-    """Fetch without a thread of its own, so that a case is the same each time it is played."""
-    yield from start()
 
 
 def play(schedule: Schedule) -> None:
