@@ -115,7 +115,11 @@ class Actions:
             self._world.notifier.say(
                 f"pod {attempt.pod_name} may have been made and is looked for by this name: {error}"
             )
-            self._disown_if_given_up(held, attempt)
+            try:
+                self._update(held, attempt, {"unanswered_at": self._world.store.now()})
+            except LeaseHeld:
+                self._disown_if_given_up(held, attempt)
+                raise
             return
         found = {
             "pod_ids": (pod.pod_id,),

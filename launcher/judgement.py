@@ -93,7 +93,8 @@ def has_had_time_to_show(attempt: Attempt, listed_at: datetime | None, lag_secon
     """Whether a pod of this attempt, if there is one, must be on a list that was asked for at `listed_at`."""
     if listed_at is None:
         return False
-    return seconds_between(attempt.asked_at or attempt.intent_at, listed_at) > lag_seconds
+    asked_at = attempt.unanswered_at or attempt.asked_at or attempt.intent_at
+    return seconds_between(asked_at, listed_at) > lag_seconds
 
 
 def shows_again(attempt: Attempt, sight: AttemptSeen) -> bool:

@@ -146,6 +146,8 @@ class Attempt(Wire):
     """Every pod ever seen under this attempt's name."""
     asked_at: Utc | None = None
     """Written immediately before the provider is asked for the pod: without it, there is none."""
+    unanswered_at: Utc | None = None
+    """When the request for its pod was given up without an answer: it may have been served until then."""
     refused: bool = False
     """The provider said that no pod was made."""
     created_at: Utc | None = None

@@ -108,6 +108,13 @@ RULES = (
         "tests/simulators/test_runpod_bill.py",
     ),
     Rule(
+        "a slow request leaves its pod the whole time to show",
+        "launcher/judgement.py",
+        "asked_at = attempt.unanswered_at or attempt.asked_at",
+        "asked_at = attempt.asked_at",
+        "tests/launcher/test_loop.py",
+    ),
+    Rule(
         "no canary is rented by an unknown balance",
         "launcher/cli/providers.py",
         "return RunpodPods(api, wanted, SystemClock(), balance=_balance_of(settings))",

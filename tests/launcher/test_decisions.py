@@ -47,7 +47,8 @@ def test_a_pod_that_nobody_saw_is_known_by_its_claim(record: RunRecord) -> None:
     asked = attempt(record, asked_at=start)
     claim = Claim(run_id=RUN, attempt=1, life=1, at=start, pod_id="p", nonce="n")
     for found, reason in ((claim, Reason.POD_GONE), (None, Reason.CREATE_REFUSED)):
-        ended = judge(record, asked, AttemptSeen(pods=(), storage=True, claim=found), later, 0.0).ended
+        sight = AttemptSeen(pods=(), listed_at=later, storage=True, claim=found)
+        ended = judge(record, asked, sight, later, 0.0).ended
         assert ended is not None and ended.reason is reason
 
 

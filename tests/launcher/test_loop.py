@@ -9,7 +9,7 @@ from job.contract.reasons import Reason
 from launcher.errors import Exit, LeaseHeld, UsageError
 from launcher.model import Phase, RunRecord, charged_dollars
 from launcher.outcome import outcome
-from launcher.ports import Offer
+from launcher.ports import Offer, Pod, PodSpec
 from launcher.report.summary import summary
 from launcher.report.text import result_text
 from tests.launcher.world import OUTPUT, RUN, FakeWorld
@@ -305,6 +305,21 @@ def test_cancel_from_another_machine(fake: FakeWorld) -> None:
     assert record.phase is Phase.CANCELLED and outcome(record).exit_code is Exit.CANCELLED
     assert record.checkpoints()
     assert_nothing_left(fake, record)
+
+
+def test_a_slow_request_leaves_its_pod_the_whole_time_to_show(
+    fake: FakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create = fake.pods.create
+
+    def slow(spec: PodSpec) -> Pod:
+        fake.clock.sleep(15)
+        return create(spec)
+
+    monkeypatch.setattr(fake.pods, "create", slow)
+    fake.pods.create_arrives_late = 15.0
+    fake.run()
+    assert len(fake.pods.bills) == 1
 
 
 def test_a_pod_that_no_list_ever_showed_is_known_by_its_claim(fake: FakeWorld) -> None:
