@@ -104,6 +104,16 @@ def _hanging_job(night: "Night") -> None:
     night.job_options.append({"hang_at_epoch": 3})
 
 
+def _empty_lists(night: "Night") -> None:
+    """Of a pod whose id is on record: of one that no list shows and no record names nobody can know."""
+
+    def begin() -> None:
+        until = night.store.at + timedelta(seconds=OUTAGE_SECONDS)
+        night.cloud.trouble(Trouble.EMPTY, Operation.LIST, times=None, until=until)
+
+    night.when_known(begin)
+
+
 def _cancelled_young(night: "Night") -> None:
     conditions(list_lag_seconds=LAG_SECONDS, get_lag_seconds=LAG_SECONDS)(night)
     night.after(6.0, night.cancel)
@@ -162,7 +172,7 @@ FAULTS = (
     Fault("truncated JSON", answer(Trouble.TRUNCATED, Operation.LIST, Operation.GET, times=8), DOWN),
     Fault("malformed list", outage(Trouble.MALFORMED, Operation.LIST), DOWN),
     Fault("empty list once", outage(Trouble.EMPTY, Operation.LIST, seconds=6.0)),
-    Fault("empty list for a while", outage(Trouble.EMPTY, Operation.LIST)),
+    Fault("empty list for a while", _empty_lists),
     Fault("a pod's end comes late", conditions(end_lag_seconds=20.0, list_linger_seconds=60.0)),
     Fault(
         "key revoked",

@@ -39,7 +39,7 @@ RETURNS_SECONDS = 30.0
 REAP_SECONDS = 15.0
 """Between two passes of cron: shorter than the reserve, too."""
 LOOKS_MAX = 400
-LEAK_SECONDS = 330.0
+LEAK_SECONDS = 450.0
 """Longer than one gap between two passes adds to any clock, as by default."""
 LEFT_ALONE_SECONDS = 1200.0
 """Past the deadline of every pod."""
@@ -132,6 +132,15 @@ class Night:
         def is_due() -> bool:
             started = [pod.started_at for pod in self.cloud.existing if pod.up_since]
             return any(at and self.store.at >= at + timedelta(seconds=seconds) for at in started)
+
+        self._due.append((is_due, action))
+
+    def when_known(self, action: Callable[[], object]) -> None:
+        """Let something happen once a pod's id is on record."""
+
+        def is_due() -> bool:
+            last = Journal(self.store, "nobody").read(RUN).last
+            return last is not None and bool(last.pod_ids)
 
         self._due.append((is_due, action))
 
