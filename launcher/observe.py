@@ -136,7 +136,7 @@ class Observer:
             except (ContractError, ObjectMissing) as error:
                 self.troubles.append(f"{key} of attempt {attempt.number}: {plain(str(error))}")
                 continue
-            found += [event for event in log if event.attempt == attempt.number]
+            found += [event for event in log if (event.attempt, event.life) == (attempt.number, life)]
         self.events[attempt.number] = tuple(found)
         return tuple(found)
 

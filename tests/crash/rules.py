@@ -115,6 +115,13 @@ RULES = (
         "tests/launcher/test_loop.py",
     ),
     Rule(
+        "a log tells of its own life alone",
+        "launcher/observe.py",
+        "if (event.attempt, event.life) == (attempt.number, life)]",
+        "if event.attempt == attempt.number]",
+        "tests/launcher/hardships/test_hostile_pods.py",
+    ),
+    Rule(
         "no canary is rented by an unknown balance",
         "launcher/cli/providers.py",
         "return RunpodPods(api, wanted, SystemClock(), balance=_balance_of(settings))",

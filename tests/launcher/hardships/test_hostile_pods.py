@@ -1,11 +1,13 @@
 """What a pod writes that was tampered with: nothing of it is trusted."""
 
 import hashlib
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from job.contract import keys
+from job.contract.events import Progress, TrainingStarted
 from job.contract.manifest import ArtefactKind, InputRole, RunManifest
 from job.contract.reasons import Reason
 from job.contract.records import Receipt
@@ -75,6 +77,24 @@ def test_nothing_a_pod_writes_keeps_a_cancel_from_being_carried_out(
     fake.journal().request_cancel(RUN)
     assert fake.loop().drive(RUN).phase is Phase.CANCELLED
     assert fake.pods.existing == {}
+
+
+def test_a_log_tells_of_its_own_life_alone(fake: FakeWorld) -> None:
+    """Of thousands of lives each may claim a month of training: no date is so early."""
+    fake.start()
+    fake.loop().once(RUN)
+    fake.clock.sleep(5)
+    fake.pods.jobs.clear()
+    log = b""
+    for life in range(2, 30):
+        since = {"run_id": RUN, "attempt": 1, "life": life, "total_steps": 9, "at": fake.store.at}
+        started = TrainingStarted.model_validate(
+            since | {"seq": 2 * life, "steps_per_epoch": 9, "total_epochs": 1}
+        )
+        later = {"seq": 2 * life + 1, "at": fake.store.at + timedelta(days=29), "step": 9, "epoch": 1}
+        log += started.encode() + b"\n" + Progress.model_validate(since | later).encode() + b"\n"
+    fake.store.put(keys.attempt_prefix(RUN, 1) + keys.events(2), log)
+    assert fake.loop().once(RUN).attempts[0].pace.steps == 9
 
 
 def test_a_receipt_cannot_name_another_file(fake: FakeWorld) -> None:
