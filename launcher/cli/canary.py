@@ -7,10 +7,11 @@ from datetime import timedelta
 from launcher import __version__
 from launcher.audit import audited
 from launcher.canary import Flight, canary_record, fly, result_of
+from launcher.cli.follow import noting_leaks
 from launcher.cli.narrator import Narrator
 from launcher.cli.providers import canary_pods, require_startable, runpod_api, runpod_key
 from launcher.cli.wiring import Workplace, workplace
-from launcher.errors import Exit, Leaked, UsageError
+from launcher.errors import Exit, UsageError
 from launcher.files import disk_errors, write_atomically
 from launcher.home import Home
 from launcher.model import RunRecord
@@ -42,11 +43,8 @@ def live_canary(settings: Settings, *, bill_minutes: float, as_json: bool) -> in
         )
         cap = settings.budget.cap_dollars
         record = canary_record(run_spec(settings, (), None, place=world.pods.place), world, cap_dollars=cap)
-        try:
+        with noting_leaks(place, record.run_id):
             flight = fly(world, place.journal, record, guard=place.guard)
-        except Leaked as leak:
-            place.leaks.note(record.run_id, [str(leak)])
-            raise
         result = result_of(flight, world, version=__version__)
         # What tells neither yes nor no must not replace what does; and a bill may be waited for in vain.
         told = flight.ended_itself is not None

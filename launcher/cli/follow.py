@@ -2,6 +2,8 @@
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from launcher.audit import audited
 from launcher.cli.signals import interrupted_code
@@ -21,7 +23,7 @@ def follow(place: Workplace, run_id: str, *, as_json: bool) -> int:
     """
     place.guard(place.journal.read(run_id))
     try:
-        with showing(place.narrator) as view:
+        with noting_leaks(place, run_id), showing(place.narrator) as view:
             record = Loop(place.world, place.journal, on_pass=view.on_pass, mend=place.mend).drive(run_id)
     except KeyboardInterrupt as interrupt:
         place.narrator.say(
@@ -29,11 +31,18 @@ def follow(place: Workplace, run_id: str, *, as_json: bool) -> int:
             f" `retrain attach {run_id}` follows it, `retrain cancel {run_id}` ends it"
         )
         return interrupted_code(interrupt)
+    print_result(place, record, as_json=as_json)
+    return conclude(place, record)
+
+
+@contextmanager
+def noting_leaks(place: Workplace, run_id: str) -> Iterator[None]:
+    """Keep a leak that no record could tell of, so that every later command shows it."""
+    try:
+        yield
     except Leaked as leak:
         place.leaks.note(run_id, [str(leak)])
         raise
-    print_result(place, record, as_json=as_json)
-    return conclude(place, record)
 
 
 def has_pod(record: RunRecord) -> bool:

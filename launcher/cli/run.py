@@ -24,7 +24,7 @@ def command(*, as_json: bool, trim: bool, detach: bool, accept_risk: bool, flags
     Ctrl-C detaches: the run goes on under its deadline, `retrain attach` follows it.
     """
     from launcher.cli.attendance import require_watched
-    from launcher.cli.follow import conclude, follow, has_pod, print_result
+    from launcher.cli.follow import conclude, follow, has_pod, noting_leaks, print_result
     from launcher.cli.narrator import Narrator
     from launcher.cli.providers import make_ready, require_startable
     from launcher.cli.wiring import workplace
@@ -79,7 +79,8 @@ def command(*, as_json: bool, trim: bool, detach: bool, accept_risk: bool, flags
         if not detach:
             return follow(place, record.run_id, as_json=as_json)
         place.guard(record)
-        record = Loop(world, place.journal, mend=place.mend).drive(record.run_id, until=has_pod)
+        with noting_leaks(place, record.run_id):
+            record = Loop(world, place.journal, mend=place.mend).drive(record.run_id, until=has_pod)
         narrator.say(f"`retrain attach {record.run_id}` follows it, `retrain reconcile` looks after it")
         print_result(place, record, as_json=as_json)
         return conclude(place, record)

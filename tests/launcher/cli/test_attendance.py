@@ -8,7 +8,8 @@ from job.contract import keys
 from job.contract.schema import decode
 from launcher.cli.attendance import require_watched
 from launcher.cli.root import execute
-from launcher.errors import ObjectMissing, UsageError
+from launcher.errors import Exit, Leaked, ObjectMissing, UsageError
+from launcher.model import RunRecord
 from launcher.settings import Settings
 from launcher.settings_model import Provider, Run
 from launcher.storage.s3 import S3Store
@@ -77,3 +78,17 @@ def test_a_reaper_shows_itself_in_the_bucket_when_nothing_is_left_due(
     cloud.trouble(Trouble.SERVER_ERROR, Operation.LIST, times=None)
     assert execute(["reap", "--yes"]) == 6
     assert decode(ReaperBeat, embedded_store.get(key)[0]).previous_at == first.at
+
+
+def test_a_leak_of_a_detached_start_is_shown_by_later_commands(
+    place: None, cloud: Simulator, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def leaking(*_: object, **__: object) -> RunRecord:
+        raise Leaked("LEAKED: pod 1 may still run")
+
+    monkeypatch.setattr("launcher.loop.Loop.drive", leaking)
+    monkeypatch.setattr("launcher.cli.watch.guard", lambda *_: None)
+    assert execute(["run", "--detach", "--accept-risk", "--preset", "tinypunks"]) == Exit.LEAKED
+    capsys.readouterr()
+    execute(["doctor"])
+    assert "LEAKED: pod 1" in capsys.readouterr().err
