@@ -14,7 +14,7 @@ from job.contract.records import Receipt, Stage
 from launcher.budget import Window, ceiling_of, window
 from launcher.choice import NoChoice, choose
 from launcher.forecast import outlook
-from launcher.judgement import AttemptSeen, has_had_time_to_show, judge, reopened, shows_again
+from launcher.judgement import AttemptSeen, judge, reopened, shows_again
 from launcher.model import Attempt, Ending, Missing, Phase, RunRecord, seconds_between
 from launcher.naming import PodName
 from launcher.outcome import outcome
@@ -105,7 +105,7 @@ def decide(record: RunRecord, seen: Seen) -> Decision:
     record = _note_outlook(record, seen.now)
     actions: list[Action] = []
     for attempt in record.attempts:
-        actions += _to_terminate(record, attempt, seen)
+        actions += _to_terminate(attempt, seen.of(attempt))
     away = _not_home(record, seen)
     if away:
         actions.append(Pull(away))
@@ -133,16 +133,13 @@ def _note_outlook(record: RunRecord, now: datetime) -> RunRecord:
     return record.with_attempt(attempt.model_copy(update={"falls_short_at": now}))
 
 
-def _to_terminate(record: RunRecord, attempt: Attempt, seen: Seen) -> list[Terminate]:
+def _to_terminate(attempt: Attempt, sight: AttemptSeen) -> list[Terminate]:
     """Pods to end: all of an ended attempt, and those that lost the claim of an open one.
 
-    An acknowledged end is asked for again while the pod is to be seen, or so young that the provider may not
-    have known whose end it was asked for.
+    An acknowledged end is asked for again where the pod is to be seen: it may not have been known yet.
     """
     if attempt.gone_at is not None:
         return []
-    sight = seen.of(attempt)
-    young = not has_had_time_to_show(attempt, seen.now, record.spec.clocks.create_lag_seconds)
     visible = {pod.pod_id for pod in sight.pods or ()}
     if attempt.open:
         owner = sight.claim.pod_id if sight.claim else None
@@ -152,7 +149,7 @@ def _to_terminate(record: RunRecord, attempt: Attempt, seen: Seen) -> list[Termi
     return [
         Terminate(attempt.number, pod_id)
         for pod_id in doomed
-        if young or pod_id not in attempt.acknowledged or pod_id in visible
+        if pod_id not in attempt.acknowledged or pod_id in visible
     ]
 
 

@@ -360,5 +360,5 @@ def test_a_second_pod_of_the_same_name_is_ended_while_the_first_works_on(fake: F
     fake.clock.sleep(5)
     fake.pods.create(spec)
     record = fake.loop().drive(RUN)
-    assert record.phase is Phase.DONE and list(dict.fromkeys(fake.pods.terminated)) == ["pod-2", "pod-1"]
+    assert record.phase is Phase.DONE and fake.pods.terminated == ["pod-2", "pod-1"]
     assert_nothing_left(fake, record)
