@@ -11,6 +11,7 @@ from datetime import timedelta
 from job.contract.reasons import Reason
 from job.contract.records import ArtefactKind, Receipt, Scores
 from job.contract.schema import ContractError, decode
+from launcher.choice import waits_until
 from launcher.disowning import disown
 from launcher.errors import (
     AccountRefused,
@@ -263,6 +264,12 @@ class Actions:
 
 def narrate(before: RunRecord, after: RunRecord, notifier: Notifier) -> None:
     """Tell a person what became of a run between two records."""
+    if after.waiting_since is not None and after.waiting_since != before.waiting_since:
+        until = waits_until(after, after.waiting_since)
+        notifier.say(
+            "no machine is to be had now; one is asked for again and again, at no cost,"
+            f" until {until:%H:%M} UTC"
+        )
     if after.phase is not before.phase:
         notifier.say(f"phase {after.phase.value.replace('_', ' ')}")
     for attempt in after.attempts:

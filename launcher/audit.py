@@ -27,7 +27,7 @@ def audited(
         found = [
             bill
             for attempt in record.attempts
-            for pod_id in attempt.pod_ids
+            for pod_id in attempt.billed_ids
             if (bill := _asked(known.get(pod_id), attempt, pod_id, pods, store)) is not None
         ]
         if not found or all(known.get(bill.pod_id) == bill for bill in found):

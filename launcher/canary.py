@@ -27,6 +27,8 @@ NAME = "canary"
 MAX_SECONDS = 45 * 60.0
 RESERVE_SECONDS = 90.0
 """Kept of its time for the launcher to end a pod that did not end itself."""
+CAPACITY_SECONDS = 60.0
+"""How long it waits for a machine: whoever started it looks on."""
 TROUBLE_SECONDS = 10.0
 """Between two tries to end a pod whose record cannot be had."""
 
@@ -58,6 +60,7 @@ def canary_record(run_spec: RunSpec, world: World, *, cap_dollars: float) -> Run
                 max_seconds=MAX_SECONDS,
                 reserve_seconds=RESERVE_SECONDS,
             ),
+            "clocks": run_spec.clocks.model_copy(update={"capacity_seconds": CAPACITY_SECONDS}),
             "paid": True,
             "cheapest": True,
             "speeds": (),

@@ -6,18 +6,22 @@ Every launcher comes to the same answer, and so does the table that a person see
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import takewhile
 from typing import Literal
 
 from job.contract.reasons import Reason
 from launcher.budget import ceiling_of, window
 from launcher.forecast import Forecast, forecast
-from launcher.model import RunRecord
+from launcher.model import Attempt, RunRecord
 from launcher.ports import SOLD_OUT, Offer
 
-REFUSALS_MAX = 20
-"""Offers that may refuse in a row before the run ends."""
+REFUSALS_MAX = 200
+"""Refusals in a row that a record is to hold: the more offers there are, the longer the pauses get."""
+FIRST_PAUSE = 60.0
+"""Seconds without a request after the first round over all offers; each later pause is twice as long."""
+LONGEST_PAUSE = 600.0
+"""Seconds of a pause at the most, as long as `REFUSALS_MAX` allows."""
 _USE = {None: 0, Reason.CAP_REACHED: 1, Reason.NO_OFFER: 2}
 
 
@@ -35,6 +39,13 @@ class Appraisal:
 
 
 @dataclass(frozen=True)
+class Pause:
+    """Nothing is to be had now; later, something may be."""
+
+    since: datetime
+
+
+@dataclass(frozen=True)
 class NoChoice:
     """Why nothing is rented any more."""
 
@@ -45,16 +56,16 @@ class NoChoice:
 def appraise(record: RunRecord, offers: Sequence[Offer], now: datetime) -> tuple[Appraisal, ...]:
     """Return every offer in the order in which they are to be tried; what may not be taken comes last.
 
-    Whatever was tried less often goes first, so that a refused offer is not asked for again before the others
-    were; then what is in stock; then, unless the run wants the listed order, what finishing costs.
+    Whatever was not yet tried in this round goes first, so that a refused offer is not asked for again before
+    the others were; then what is in stock; then, unless the run wants the listed order, what finishing costs.
     """
-    tried = [(attempt.offer, attempt.offer_location) for attempt in record.attempts]
+    _, tried = _rounds(record.attempts)
 
-    def order(seen: Appraisal) -> tuple[int, int, bool, bool, float]:
+    def order(seen: Appraisal) -> tuple[int, bool, bool, bool, float]:
         offer, expected = seen.offer, seen.forecast
         return (
             _USE[seen.reason],
-            tried.count((offer.name, offer.location)),
+            (offer.name, offer.location) in tried,
             offer.stock == SOLD_OUT,
             expected is not None and not expected.finishes,
             _cost(seen) if record.spec.cheapest else 0.0,
@@ -63,25 +74,86 @@ def appraise(record: RunRecord, offers: Sequence[Offer], now: datetime) -> tuple
     return tuple(sorted((_appraised(record, offer, now) for offer in offers), key=order))
 
 
-def choose(record: RunRecord, offers: Sequence[Offer], now: datetime) -> Offer | NoChoice:
-    """Return the offer that the next attempt takes, or why none is to be taken."""
+def choose(record: RunRecord, offers: Sequence[Offer], now: datetime) -> Offer | Pause | NoChoice:
+    """Return the offer that the next attempt takes, or why none is to be taken now or at all.
+
+    When every offer was refused, nothing is asked for during a pause, and then each once more, until
+    `waits_until`; the last round begins then.
+    """
     appraised = appraise(record, offers, now)
     sound = [item for item in appraised if item.reason is not Reason.NO_OFFER]
     if not sound:
         why = f": of {appraised[0].offer.name}, {appraised[0].why_not}" if appraised else ""
-        return NoChoice(Reason.NO_OFFER, f"{record.spec.provider} offers no machine that may be rented{why}")
-    in_a_row = takewhile(lambda attempt: attempt.refused, reversed(record.attempts))
-    if sum(1 for _ in in_a_row) >= REFUSALS_MAX:
-        return NoChoice(Reason.NO_OFFER, f"{REFUSALS_MAX} offers in a row could not be had")
+        return wait(record, f"{record.spec.provider} offers no machine that may be rented{why}", now)
+    fit = [item.offer for item in sound if not item.why_not]
+    if not fit:
+        return NoChoice(Reason.CAP_REACHED, f"{sound[0].offer.name}: {sound[0].why_not}")
     refusals = _refusals(record)
-    if all(refusals.get((item.offer.name, item.offer.location)) for item in sound):
-        why = refusals[sound[0].offer.name, sound[0].offer.location]
+    if all(refusals.get((offer.name, offer.location)) for offer in fit):
+        why = refusals[fit[0].name, fit[0].location]
         message = f"every offer was refused, so the request is wrong: {why}"
         return NoChoice(Reason.CREATE_REFUSED, message)
-    best = sound[0]
-    if best.why_not:
-        return NoChoice(Reason.CAP_REACHED, f"{best.offer.name}: {best.why_not}")
-    return best.offer
+    streak = _streak(record)
+    rounds, asked = _rounds(streak)
+    if not streak or (len(streak) < REFUSALS_MAX and any((o.name, o.location) not in asked for o in fit)):
+        return fit[0]
+    until, last = waits_until(record, now), streak[-1]
+    if last.intent_at >= until:
+        return wait(record, last.ended.message if last.ended else "", now)
+    left = (until - last.intent_at).total_seconds()
+    longest = max(LONGEST_PAUSE, left * len(fit) / max(1, REFUSALS_MAX - len(streak)))
+    again_at = last.intent_at + timedelta(seconds=min(FIRST_PAUSE * 2 ** (rounds - 1), longest))
+    return fit[0] if now >= min(again_at, until) else Pause(waits_since(record, now))
+
+
+def wait(record: RunRecord, why: str, now: datetime) -> Pause | NoChoice:
+    """Return what follows where nothing is to be had at all: patience, as long as there is some."""
+    since = waits_since(record, now)
+    if now < waits_until(record, now):
+        return Pause(since)
+    message = f"no machine could be had from {since:%H:%M} to {now:%H:%M} UTC: {why}"
+    return NoChoice(Reason.NO_OFFER, f"{message}; `clocks.capacity` sets how long one is waited for")
+
+
+def is_waiting(record: RunRecord) -> bool:
+    """Whether no machine could be had since the last attempt that had one."""
+    return bool(_waits(record))
+
+
+def waits_since(record: RunRecord, now: datetime) -> datetime:
+    """Return since when no machine could be had: `now` where one was not wanted before."""
+    return min(_waits(record), default=now)
+
+
+def waits_until(record: RunRecord, now: datetime) -> datetime:
+    """Return when the patience for a machine ends, and not later than the run's wall clock."""
+    budget, clocks = record.spec.budget, record.spec.clocks
+    patience = waits_since(record, now) + timedelta(seconds=clocks.capacity_seconds)
+    return min(patience, record.created_at + timedelta(seconds=budget.max_seconds))
+
+
+def _waits(record: RunRecord) -> list[datetime]:
+    """Return when a machine was found not to be had since the last attempt that had one."""
+    had = next((item.intent_at for item in reversed(record.attempts) if not item.refused), None)
+    noted = record.waiting_since
+    found = [noted] if noted is not None and (had is None or noted > had) else []
+    return found + [attempt.intent_at for attempt in _streak(record) if attempt.asked_at is not None]
+
+
+def _streak(record: RunRecord) -> list[Attempt]:
+    """Return the refused attempts since the last that was not."""
+    return list(takewhile(lambda attempt: attempt.refused, reversed(record.attempts)))[::-1]
+
+
+def _rounds(attempts: Sequence[Attempt]) -> tuple[int, set[tuple[str, str]]]:
+    """Return how many rounds attempts make, and the offers of the last: what comes again begins a round."""
+    rounds, asked = 0, set[tuple[str, str]]()
+    for attempt in attempts:
+        where = (attempt.offer, attempt.offer_location)
+        if not asked or where in asked:
+            rounds, asked = rounds + 1, set()
+        asked.add(where)
+    return rounds, asked
 
 
 def _refusals(record: RunRecord) -> dict[tuple[str, str], str]:

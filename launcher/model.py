@@ -69,6 +69,8 @@ class Clocks(Wire):
     """How long a pod may be missing from the provider's list although it was created."""
     leak_seconds: Seconds = 600
     """From the decision to end a pod to calling it LEAKED."""
+    capacity_seconds: Seconds = 7200
+    """How long a machine is waited for where none is to be had."""
     collect_seconds: Seconds = 3600
     """From the last pod's end to giving up on what cannot be brought home."""
 
@@ -144,6 +146,8 @@ class Attempt(Wire):
     """Immutable."""
     pod_ids: tuple[str, ...] = ()
     """Every pod ever seen under this attempt's name."""
+    claimed_by: str = ""
+    """The pod that claimed the attempt, where no pod was seen: looked up by it, but never ended by it."""
     asked_at: Utc | None = None
     """Written immediately before the provider is asked for the pod: without it, there is none."""
     unanswered_at: Utc | None = None
@@ -186,6 +190,11 @@ class Attempt(Wire):
     def open(self) -> bool:
         """Whether its pod should be working."""
         return self.ended is None
+
+    @property
+    def billed_ids(self) -> tuple[str, ...]:
+        """The pods that a bill may name: those seen, else the one that claimed the attempt."""
+        return self.pod_ids or ((self.claimed_by,) if self.claimed_by else ())
 
 
 class Brought(Wire):
@@ -238,6 +247,8 @@ class RunRecord(Message):
     """The last pass of any launcher."""
     collecting_seconds: Seconds = 0
     """How long the last artefacts have been fetched in vain, over passes that tried."""
+    waiting_since: Utc | None = None
+    """Since when no machine was to be had; of no meaning once a later attempt had one."""
     stopped: Ending | None = None
     """Why no further attempt is made, where no attempt's own ending says so."""
     selection: Selection | None = None

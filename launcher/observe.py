@@ -3,6 +3,7 @@
 Knows the ports. Pods are looked at before the bucket: a pod found dead has said its last word by then.
 """
 
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -22,6 +23,8 @@ from launcher.reconcile import Seen, wants_offers
 from launcher.roster import Roster
 
 E = TypeVar("E", bound=Event)
+_POD_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,199}")
+"""What may be an id at all: a claim is a pod's own word, and goes into a request."""
 
 BOOT_LOG_SECONDS = 30.0
 """Between two looks at how a pod comes up: a provider may take seconds to tell."""
@@ -50,13 +53,14 @@ class Observer:
         self.record = record
         self.troubles.clear()
         attempts = {attempt.number: self._attempt(attempt, roster) for attempt in record.attempts}
-        offers = None
+        offers, no_offers = None, ""
         if wants_offers(record):
             try:
                 offers = tuple(roster.offers())
             except PodError as error:
-                self.troubles.append(str(error))
-        return Seen(now=self.store.now(), attempts=attempts, offers=offers)
+                no_offers = str(error)
+                self.troubles.append(no_offers)
+        return Seen(now=self.store.now(), attempts=attempts, offers=offers, no_offers=no_offers)
 
     def _attempt(self, attempt: Attempt, roster: Roster) -> AttemptSeen:
         # Gone attempts, too: a request that was on its way for very long may have been served since.
@@ -64,7 +68,11 @@ class Observer:
         if attempt.collected:
             return shown
         try:
-            return self._stored(attempt, shown)
+            seen = self._stored(attempt, shown)
+            if seen.claim is None or seen.pods != () or seen.claim.pod_id in attempt.pod_ids:
+                return seen
+            # The pod after the list, so the bucket again: a pod found dead has said its last word by then.
+            return self._stored(attempt, replace(shown, pods=self._claimed(attempt, seen.claim, roster)))
         except StorageError as error:
             self.troubles.append(str(error))
             return shown
@@ -74,6 +82,16 @@ class Observer:
             return ()
         try:
             return roster.pods_of(attempt)
+        except PodError as error:
+            self.troubles.append(str(error))
+            return None
+
+    def _claimed(self, attempt: Attempt, claim: Claim, roster: Roster) -> tuple[Pod, ...] | None:
+        """Return the pod that claimed an attempt of which no list shows any."""
+        if not _POD_ID.fullmatch(claim.pod_id):
+            return ()
+        try:
+            return roster.claimed(attempt, claim.pod_id)
         except PodError as error:
             self.troubles.append(str(error))
             return None

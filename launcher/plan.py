@@ -51,6 +51,7 @@ def run_spec(
             provision_seconds=clocks.provision,
             boot_seconds=clocks.boot,
             boot_hard_seconds=clocks.boot_hard,
+            capacity_seconds=clocks.capacity,
             silence_seconds=clocks.silence,
             poll_seconds=clocks.poll,
             lease_seconds=clocks.lease,

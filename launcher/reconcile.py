@@ -12,7 +12,7 @@ from job.contract.manifest import expected_results
 from job.contract.reasons import Reason
 from job.contract.records import Receipt, Stage
 from launcher.budget import Window, ceiling_of, window
-from launcher.choice import NoChoice, choose
+from launcher.choice import NoChoice, Pause, choose, is_waiting, wait, waits_since
 from launcher.forecast import outlook
 from launcher.judgement import AttemptSeen, judge, reopened, shows_again
 from launcher.model import Attempt, Ending, Missing, Phase, RunRecord, seconds_between
@@ -34,6 +34,8 @@ class Seen:
     attempts: dict[int, AttemptSeen] = field(default_factory=dict)
     offers: tuple[Offer, ...] | None = None
     """None: the provider did not say, or was not asked."""
+    no_offers: str = ""
+    """Why the provider did not say."""
     drift_seconds: float = 0.0
     """What the store's clock went ahead of this machine's since this launcher last looked."""
 
@@ -223,14 +225,24 @@ def _start_attempt(record: RunRecord, seen: Seen, actions: list[Action]) -> Deci
     """Write down the next attempt's intent and ask for its pod; or say why there is none."""
 
     def stop(reason: Reason, message: str) -> Decision:
+        if reason is Reason.CAP_REACHED and is_waiting(record):
+            since = waits_since(record, seen.now)
+            reason = Reason.NO_OFFER
+            message = f"no machine could be had since {since:%H:%M} UTC, and now it is too late: {message}"
         ending = Ending(reason=reason, message=message, at=seen.now)
         return Decision(record.model_copy(update={"stopped": ending}), tuple(actions))
 
     if seconds_between(record.created_at, seen.now) >= record.spec.budget.max_seconds:
         return stop(Reason.CAP_REACHED, "the run's wall-clock limit has passed")
-    if seen.offers is None:
+    if seen.offers is None and not seen.no_offers:
         return Decision(record, tuple(actions))
-    chosen = choose(record, seen.offers, seen.now)
+    chosen = (
+        wait(record, seen.no_offers, seen.now)
+        if seen.offers is None
+        else choose(record, seen.offers, seen.now)
+    )
+    if isinstance(chosen, Pause):
+        return Decision(record.model_copy(update={"waiting_since": chosen.since}), tuple(actions))
     if isinstance(chosen, NoChoice):
         return stop(chosen.reason, chosen.message)
     number = len(record.attempts) + 1

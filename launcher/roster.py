@@ -46,6 +46,14 @@ class Roster:
                     found[pod_id] = pod
         return tuple(found.values())
 
+    def claimed(self, attempt: Attempt, pod_id: str) -> tuple[Pod, ...]:
+        """Return the pod of this id where it exists and carries the attempt's name. Raises PodError.
+
+        A claim is a pod's own word, and may name any pod: what it names is taken for ours by its name alone.
+        """
+        pod = self._pods.get(pod_id)
+        return (pod,) if pod is not None and pod.name == attempt.pod_name else ()
+
     def offers(self) -> Sequence[Offer]:
         """Return what can be rented. Raises PodError."""
         return self._offers()

@@ -98,6 +98,8 @@ class Clocks(Section):
     """From a running pod to training; visible progress starts it anew."""
     boot_hard: Seconds = 1800
     """From a running pod to training, whatever is visible."""
+    capacity: Seconds = 7200
+    """How long to wait, at no cost, for a machine where none is to be had."""
     silence: Seconds = 600
     """Without a heartbeat, by the store's time, before a pod counts as dead."""
     step_stall: Seconds = 900

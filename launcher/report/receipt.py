@@ -79,7 +79,7 @@ def _pod(record: RunRecord, attempt: Attempt, now: datetime) -> dict[str, Any]:
     outside = dollars * (1 - spent["training"] / seconds) if seconds else dollars
     return {
         "attempt": attempt.number,
-        "pod_ids": list(attempt.pod_ids),
+        "pod_ids": list(attempt.billed_ids),
         "pod_name": attempt.pod_name,
         "offer": attempt.offer,
         "location": attempt.offer_location,
@@ -110,13 +110,13 @@ def _spent(attempt: Attempt, seconds: float, end: datetime) -> dict[str, float]:
 
 
 def _billed(record: RunRecord, attempt: Attempt, now: datetime) -> dict[str, Any] | None:
-    bills: Sequence[Any] = [bill for bill in record.bills if bill.pod_id in attempt.pod_ids]
+    bills: Sequence[Any] = [bill for bill in record.bills if bill.pod_id in attempt.billed_ids]
     if not bills:
         return None
     dollars = sum(bill.dollars for bill in bills)
     return {
         "dollars": round(dollars, 6),
-        "settled": len(bills) == len(attempt.pod_ids) and all(bill.settled for bill in bills),
+        "settled": len(bills) == len(attempt.billed_ids) and all(bill.settled for bill in bills),
         "above_bound": dollars > charged_dollars(attempt, now) + CENT_FRACTION,
     }
 

@@ -80,6 +80,7 @@ class FakeWorld:
                     provision_seconds=100,
                     silence_seconds=self.silence_seconds,
                     collect_seconds=600,
+                    capacity_seconds=900,
                 ),
             ),
         )
