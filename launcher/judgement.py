@@ -109,7 +109,7 @@ def _adopt(attempt: Attempt, sight: AttemptSeen, now: datetime) -> Attempt:
     pods = sight.pods or ()
     unknown = tuple(pod.pod_id for pod in pods if pod.pod_id not in attempt.pod_ids)
     if not pods:
-        claimed_by = "" if attempt.pod_ids or sight.claim is None else plain(sight.claim.pod_id)
+        claimed_by = "" if attempt.pod_ids or sight.claim is None else sight.claim.pod_id
         return attempt.model_copy(update={"claimed_by": claimed_by}) if claimed_by else attempt
     update: dict[str, object] = {"price_per_hour": max(pod.price_per_hour for pod in pods)}
     if attempt.price_per_hour is not None:

@@ -88,8 +88,6 @@ class Observer:
 
     def _claimed(self, attempt: Attempt, claim: Claim, roster: Roster) -> tuple[Pod, ...] | None:
         """Return the pod that claimed an attempt of which no list shows any."""
-        if not _POD_ID.fullmatch(claim.pod_id):
-            return ()
         try:
             return roster.claimed(attempt, claim.pod_id)
         except PodError as error:
@@ -102,7 +100,11 @@ class Observer:
         # Who claimed it matters between two pods, and where no list showed one.
         rivals = {*attempt.pod_ids, *(pod.pod_id for pod in shown.pods or ())}
         written = [keys.claim(life) for life in keys.lives()] if len(rivals) != 1 else []
-        claims = self._messages(Claim, written, listed, prefix)
+        claims = [
+            claim
+            for claim in self._messages(Claim, written, listed, prefix)
+            if _POD_ID.fullmatch(claim.pod_id)
+        ]
         beats = [listed[key] for life in keys.lives() if (key := keys.heartbeat(life)) in listed]
         # Telemetry may fail: what the job says is a sign of life as good as its heartbeat.
         said = [listed[key] for life in keys.lives() if (key := keys.events(life)) in listed]

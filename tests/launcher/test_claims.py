@@ -4,9 +4,12 @@ from datetime import timedelta
 
 import pytest
 
+from job.contract import keys
+from job.contract.records import Claim
 from launcher.audit import audited
+from launcher.errors import PodError
 from launcher.model import Attempt, Phase, RunRecord
-from launcher.ports import Pod, PodSpec
+from launcher.ports import Pod, PodSpec, PodState
 from launcher.report.receipt import receipt
 from launcher.roster import Roster
 from tests.fakes.pods import Notes
@@ -76,3 +79,25 @@ def test_a_pod_that_was_gone_before_any_list_showed_it_is_on_the_receipt(
     pod = receipt(told, fake.store.now() + timedelta(hours=1))["pods"][0]
     assert pod["pod_ids"] == ["pod-1"] and pod["billed"]["dollars"] > 0
     assert not pod["billed"]["above_bound"] and pod["at_most_dollars"] > 0
+
+
+@pytest.mark.parametrize("pod_id", ["", "..", "a/b", "x" * 300, "a\nb", "pod-77"])
+def test_whatever_a_claim_says_it_neither_holds_a_run_up_nor_ends_a_strangers_pod(
+    fake: FakeWorld, monkeypatch: pytest.MonkeyPatch, pod_id: str
+) -> None:
+    stranger = Pod("pod-77", "a strangers", PodState.RUNNING, fake.store.now(), 0.5)
+    real = fake.pods.get
+
+    def get(asked: str) -> Pod | None:
+        if not asked.isprintable() or not asked.strip("./") or len(asked) > 200:
+            raise PodError("no id of a pod")
+        return stranger if asked == stranger.pod_id else real(asked)
+
+    monkeypatch.setattr(fake.pods, "get", get)
+    die_after_the_request(fake, monkeypatch)
+    fake.pods.vanish("pod-1")
+    claim = Claim(run_id=RUN, attempt=1, life=1, at=fake.store.now(), pod_id=pod_id, nonce="n")
+    fake.store.put(keys.attempt_prefix(RUN, 1) + keys.claim(1), claim.encode())
+    record = fake.loop().drive(RUN)
+    assert record.phase is Phase.DONE and len(record.attempts) == 2
+    assert stranger.pod_id not in fake.pods.terminated
