@@ -20,6 +20,11 @@ engine makes after our patience with its answer has ended is not.
 LOCAL_LEAK_SECONDS = 60.0
 
 
+def create_lag_seconds(settings: Settings) -> float:
+    """Return how long a pod of the configured provider may not show everywhere after it was asked for."""
+    return LAG_SECONDS.get(settings.run.provider, settings.clocks.create_lag)
+
+
 def run_spec(
     settings: Settings,
     inputs: Sequence[InputFile],
@@ -55,7 +60,7 @@ def run_spec(
             silence_seconds=clocks.silence,
             poll_seconds=clocks.poll,
             lease_seconds=clocks.lease,
-            create_lag_seconds=LAG_SECONDS.get(provider, clocks.create_lag),
+            create_lag_seconds=create_lag_seconds(settings),
             leak_seconds=LOCAL_LEAK_SECONDS if provider is Provider.PROCESS else reserve,
         ),
         timing=Timing(

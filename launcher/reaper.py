@@ -7,12 +7,13 @@ is judged in `launcher.reap`.
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from launcher.errors import PodError, RetrainError, UnreadableRecord, UsageError
 from launcher.journal import Journal
+from launcher.kept_time import KeptTime
 from launcher.model import RunRecord
-from launcher.ports import Clock, Notifier, Pods, Store
+from launcher.ports import Clock, Notifier, Pod, Pods, Store
 from launcher.reap import Verdict, earliest, judge, ours
 
 PAUSE_SECONDS = 5.0
@@ -45,24 +46,41 @@ class Reaper:
         *,
         namespace: str,
         run_id: str | None = None,
+        create_lag: timedelta,
         store: Opening = lambda: nullcontext(None),
     ) -> None:
+        """`create_lag` is how long the provider may not know a young pod everywhere."""
         self._pods = pods
         self._clock = clock
         self._notifier = notifier
         self._namespace = namespace
         self._run_id = run_id
         self._store = store
+        self._create_lag = create_lag
+        self._time = KeptTime(clock)
 
     def look(self) -> Sight:
-        """List the pods once and judge ours. Raises PodError when the provider does not answer."""
+        """List the pods once and judge ours.
+
+        Raises PodError when the provider does not answer, or neither it nor the store tells the time.
+        """
         # Pods first: a record that is read after them knows everything that led to them.
         found = ours(self._pods.list(), namespace=self._namespace, run_id=self._run_id)
-        clocks = [self._pods.now()]
-        if not found:
-            return Sight(clocks[0], ())
-        stores_now, records = self._on_record({mine.name.run_id for mine in found})
-        now = earliest([*clocks, stores_now] if stores_now else clocks)
+        unknown: PodError | None = None
+        clocks: list[datetime] = []
+        try:
+            clocks.append(self._pods.now())
+        except PodError as error:
+            unknown = error
+        records: Mapping[str, RunRecord] = {}
+        if found or unknown:
+            stores_now, records = self._on_record({mine.name.run_id for mine in found})
+            clocks += [stores_now] if stores_now else []
+        if unknown and not clocks:
+            raise unknown
+        # The provider's where it is told: ages of its pods are by its clock.
+        self._time.hear(clocks[0])
+        now = earliest(clocks)
         return Sight(now, tuple(judge(mine, records.get(mine.name.run_id), now) for mine in found))
 
     def is_closed(self, run_id: str) -> bool:
@@ -73,14 +91,16 @@ class Reaper:
     def end(self, due: Iterable[Verdict], *, seconds: float) -> tuple[Verdict, ...]:
         """Ask for the end of pods until all are confirmed gone, for `seconds` at the most; return the others.
 
-        Gone is what the provider acknowledged, and then shows neither in its list nor by id.
+        Gone is what the provider acknowledged, and then shows neither in its list nor by id. That says
+        nothing of a pod so young that the provider may not know it everywhere: it is asked for again.
         """
         left = {verdict.pod.pod_id: verdict for verdict in due}
         acknowledged: set[str] = set()
         until = self._clock.monotonic() + seconds
         while left:
             acknowledged |= {pod_id for pod_id in left if self._ask(pod_id)}
-            for pod_id in self._absent(acknowledged & left.keys()):
+            known = {pod_id for pod_id in acknowledged & left.keys() if not self._is_young(left[pod_id].pod)}
+            for pod_id in self._absent(known):
                 del left[pod_id]
             rest = until - self._clock.monotonic()
             if not left or rest <= 0:
@@ -95,6 +115,11 @@ class Reaper:
         except PodError as error:
             self._notifier.say(f"pod {pod_id} could not be ended yet: {error}")
             return False
+
+    def _is_young(self, pod: Pod) -> bool:
+        """Whether the provider may not know a pod everywhere yet, so that its absence proves nothing."""
+        now = self._time.now()
+        return now is None or now < pod.created_at + self._create_lag
 
     def _absent(self, pod_ids: Iterable[str]) -> Sequence[str]:
         """Return which pods the provider shows no longer. An error is no absence."""

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 
 from launcher.errors import PodError
 from launcher.ports import Clock, Notifier
+from launcher.reap import Verdict
 from launcher.reaper import Reaper, Sight
 
 LOOK_SECONDS = 60.0
@@ -20,31 +21,45 @@ SLICE_SECONDS = 5.0
 """The longest sleep: a laptop that was closed notices soon after it is opened how much time went by."""
 LAG_SECONDS = 600.0
 """How long after the end of the run's time a pod may still come to the provider's list."""
-SILENCE_SECONDS_MAX = 7 * 24 * 3600.0
-"""After so long without an answer of the provider nobody is served by asking on."""
+PATIENCE_SECONDS = 24 * 3600.0
+"""After so long past the run's time, without a sign of its pods, nobody is served by asking on."""
+SHORT_SILENCE_SECONDS = 3600.0
+"""A provider that was silent for longer is asked as seldom as one at whose place nothing happens."""
 
 
 class Watchdog:
     """Watches over the pods of one run."""
 
     def __init__(
-        self, reaper: Reaper, clock: Clock, notifier: Notifier, *, run_id: str, until: datetime
+        self,
+        reaper: Reaper,
+        clock: Clock,
+        notifier: Notifier,
+        *,
+        run_id: str,
+        until: datetime,
+        started_at: datetime,
     ) -> None:
-        """`until` is when the run's time is over: no attempt's deadline lies later."""
+        """`until` is when the run's time is over: no attempt's deadline lies later.
+
+        `started_at` is the time now by this machine's clock, which counts until the provider told its own.
+        """
         self._reaper = reaper
         self._clock = clock
         self._notifier = notifier
         self._run_id = run_id
         self._until = until
-        self._answered_at = clock.monotonic()
+        self._unproven: dict[str, Verdict] = {}
+        """Pods that had to end and are not confirmed gone, by their id."""
+        self._hear(started_at)
         self._seen_none = False
         """Whether the last look saw no pod of the run."""
 
     def watch(self) -> bool:
         """Return when the run is over and none of its pods is left; False when nobody could tell any more."""
         while (pause := self._look()) is not None:
-            if self._clock.monotonic() - self._answered_at > SILENCE_SECONDS_MAX:
-                self._notifier.say("the provider has been silent for too long: giving up")
+            if self._clock.monotonic() > self._patient_until:
+                self._notifier.say("the run's time is long over and nobody tells of its pods: giving up")
                 return False
             self._rest(pause)
         return True
@@ -55,16 +70,20 @@ class Watchdog:
             sight = self._reaper.look()
         except PodError as error:
             self._notifier.say(f"the provider does not answer: {error}")
-            return RETRY_SECONDS
+            return self._pause_in_silence()
         except Exception as error:  # noqa: BLE001 - the last layer outlives what one look stumbles over
             self._notifier.say(f"unexpected {type(error).__name__}, a bug in retrain; looking again")
-            return RETRY_SECONDS
-        self._answered_at = self._clock.monotonic()
-        if sight.due:
-            for verdict in sight.due:
+            return self._pause_in_silence()
+        if sight.verdicts or not self._unproven:
+            self._hear(sight.now)
+        # A pod that had to end is not gone because one list does not show it.
+        due = {**self._unproven, **{verdict.pod.pod_id: verdict for verdict in sight.due}}
+        if due:
+            for verdict in due.values():
                 self._notifier.say(f"ending pod {verdict.pod.pod_id}: {verdict.why}")
-            left = self._reaper.end(sight.due, seconds=END_SECONDS)
-            gone = [item.pod.pod_id for item in sight.due if item not in left]
+            left = self._reaper.end(due.values(), seconds=END_SECONDS)
+            self._unproven = {verdict.pod.pod_id: verdict for verdict in left}
+            gone = sorted(due.keys() - self._unproven)
             if gone:
                 self._notifier.say(f"confirmed gone: {', '.join(gone)}")
             return RETRY_SECONDS
@@ -77,6 +96,16 @@ class Watchdog:
             return RETRY_SECONDS
         waits = [(verdict.name.hard_deadline - sight.now).total_seconds() for verdict in sight.verdicts]
         return min([LOOK_SECONDS, *waits])
+
+    def _hear(self, now: datetime) -> None:
+        """Be patient anew: as long as the run may last by this time, and PATIENCE_SECONDS more."""
+        self._answered_at = self._clock.monotonic()
+        left = max(0.0, (self._until - now).total_seconds())
+        self._patient_until = self._answered_at + left + PATIENCE_SECONDS
+
+    def _pause_in_silence(self) -> float:
+        silent = self._clock.monotonic() - self._answered_at
+        return RETRY_SECONDS if silent < SHORT_SILENCE_SECONDS else LOOK_SECONDS
 
     def _is_over(self, sight: Sight) -> bool:
         if sight.now > self._until + timedelta(seconds=LAG_SECONDS):

@@ -64,9 +64,11 @@ def command(
 def reaper_of(settings: "Settings", notifier: "Notifier", *, run_id: str | None = None) -> "Reaper":
     """Return who judges the pods of the configured provider and namespace, or those of one run."""
     from contextlib import AbstractContextManager
+    from datetime import timedelta
 
     from launcher.cli.providers import pods_of
     from launcher.clock import SystemClock
+    from launcher.plan import create_lag_seconds
     from launcher.ports import Store
     from launcher.reaper import Reaper
 
@@ -82,6 +84,7 @@ def reaper_of(settings: "Settings", notifier: "Notifier", *, run_id: str | None 
         notifier,
         namespace=settings.run.namespace,
         run_id=run_id,
+        create_lag=timedelta(seconds=create_lag_seconds(settings)),
         store=store,
     )
 

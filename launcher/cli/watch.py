@@ -32,6 +32,9 @@ from launcher.settings_model import ENVIRONMENT_PREFIX, NESTING
 from launcher.watchdog import Watchdog
 
 SOURCES = Path(__file__).parents[2]
+START_SECONDS = 20.0
+"""How long a command waits for the sign that its watchdog has begun; one or two are usual."""
+LOOK_SECONDS = 0.05
 GOODBYE_SECONDS = 10.0
 """How long a command waits for a watchdog that it dismissed."""
 LOG_BYTES_MAX = 256 << 10
@@ -57,6 +60,8 @@ def start_watchdog(settings: Settings, record: RunRecord, notifier: Notifier) ->
         lock_path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not lock.take():
             return
+        # In place, for the lock is on this very file. The watchdog writes into it who it is.
+        lock_path.write_text("")
         with log_path.open("ab") as log:
             process = subprocess.Popen(
                 _command_line(record),
@@ -68,17 +73,37 @@ def start_watchdog(settings: Settings, record: RunRecord, notifier: Notifier) ->
                 # The lock lives as long as the watchdog: it is given back by its end, however that comes.
                 pass_fds=(lock.fileno(),),
             )
-        # In place, for the lock is on this very file.
-        lock_path.write_text(json.dumps(ProcessIdentity.of(process.pid).to_json()))
     except OSError as error:
         notifier.say(f"no watchdog beside this run: {error.strerror}; the other layers hold")
         return
     finally:
         lock.release()
+    if _begins(process, lock_path):
+        notifier.say(
+            f"a watchdog, process {process.pid}, ends this run's pods at their deadlines even if this command"
+            f" dies; it writes to {log_path}"
+        )
+        return
+    came = f"ended at its start, exit code {process.returncode}"
+    if process.returncode is None:
+        came = f"gave no sign within {START_SECONDS:.0f} s"
     notifier.say(
-        f"a watchdog, process {process.pid}, ends this run's pods at their deadlines even if this command"
-        f" dies; it writes to {log_path}"
+        f"NO WATCHDOG beside this run: process {process.pid} {came}; {log_path} may say why. The other layers"
+        f" hold; `retrain attach {record.run_id}` starts another"
     )
+
+
+def _begins(process: "subprocess.Popen[bytes]", lock_path: Path) -> bool:
+    """Wait shortly for a watchdog's sign that it watches; False when it ended, or gave none in time."""
+    end = time.monotonic() + START_SECONDS
+    while process.poll() is None and time.monotonic() < end:
+        try:
+            if lock_path.stat().st_size:
+                return True
+        except FileNotFoundError:
+            return True  # it has begun and found nothing left to watch
+        time.sleep(LOOK_SECONDS)
+    return False
 
 
 def dismiss_watchdog(settings: Settings, run_id: str) -> None:
@@ -104,11 +129,19 @@ def watch(settings: Settings, run_id: str, until: int | None) -> int:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     lock_path, log_path = _paths(settings, run_id)
     notifier = _Logbook(log_path)
-    notifier.say(f"watching over run {run_id}, process {os.getpid()}")
     reaper = reaper_of(settings, notifier, run_id=run_id)
     watchdog = Watchdog(
-        reaper, SystemClock(), notifier, run_id=run_id, until=datetime.fromtimestamp(until, UTC)
+        reaper,
+        SystemClock(),
+        notifier,
+        run_id=run_id,
+        until=datetime.fromtimestamp(until, UTC),
+        started_at=datetime.now(UTC),
     )
+    notifier.say(f"watching over run {run_id}, process {os.getpid()}")
+    # The sign that it has begun, and whom to dismiss. No disk and no folder is worth more than the watch.
+    with suppress(OSError):
+        lock_path.write_text(json.dumps(ProcessIdentity.current().to_json()))
     over = watchdog.watch()
     lock_path.unlink(missing_ok=True)
     return int(Exit.DONE if over else Exit.LEAKED)
@@ -166,6 +199,7 @@ def _variables(settings: Settings) -> Iterator[tuple[str, str]]:
         "storage": dict(settings.storage),
         "docker": dict(settings.docker),
         "runpod": dict(settings.runpod),
+        "clocks": {"create_lag": settings.clocks.create_lag},
     }
     for section, values in sections.items():
         for key, value in values.items():

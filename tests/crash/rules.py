@@ -643,6 +643,20 @@ RULES = (
         "tests/launcher/test_reap.py",
     ),
     Rule(
+        "who reaps takes no absence of a young pod for a proof",
+        "launcher/reaper.py",
+        " if not self._is_young(left[pod_id].pod)",
+        "",
+        "tests/launcher/test_reap.py",
+    ),
+    Rule(
+        "where the provider tells no time, the store does",
+        "launcher/reaper.py",
+        "unknown = error",
+        "raise",
+        "tests/launcher/test_reap.py",
+    ),
+    Rule(
         "reap ends nothing unless it is told to",
         "launcher/cli/reap.py",
         "left = reaper.end(sight.due, seconds=seconds) if act else sight.due",
@@ -662,6 +676,20 @@ RULES = (
         "if seen_none_before:",
         "if True:",
         "tests/launcher/test_watchdog.py",
+    ),
+    Rule(
+        "the watchdog stays until what it ended is confirmed gone",
+        "launcher/watchdog.py",
+        "due = {**self._unproven, **",
+        "due = {**",
+        "tests/launcher/test_watchdog.py",
+    ),
+    Rule(
+        "no watchdog is announced that has not begun",
+        "launcher/cli/watch.py",
+        "if _begins(process, lock_path):",
+        "if True:",
+        "tests/launcher/cli/test_watch.py::test_one_that_dies_at_its_start_is_not_announced",
     ),
     Rule(
         "the watchdog has a session of its own",

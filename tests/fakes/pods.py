@@ -69,6 +69,8 @@ class FakePods:
     invisible_until: datetime | None = None
     hidden_until: dict[str, datetime] = field(default_factory=dict)
     """Pods that the provider does not show for a while."""
+    unknown_until: dict[str, datetime] = field(default_factory=dict)
+    """Pods that the provider acknowledges the end of, because it does not know them yet."""
     job_options: list[dict[str, Any]] = field(default_factory=list)
     """For each created pod in turn: options of its job."""
     history: list[FakeJob] = field(default_factory=list)
@@ -120,6 +122,8 @@ class FakePods:
         self.terminated.append(pod_id)
         if self.stubborn:
             return False
+        if pod_id in self._unknown():
+            return True
         if self.ends_late_seconds and pod_id in self.existing:
             self.ending.setdefault(pod_id, self.store.at + timedelta(seconds=self.ends_late_seconds))
         else:
@@ -201,7 +205,10 @@ class FakePods:
         # A pod whose end is acknowledged, that is not shown and bills all the same: nobody could know of it.
         now = self.store.at
         hidden = {pod_id for pod_id, until in self.hidden_until.items() if until > now} - set(self.ending)
-        return [pod for pod in self.existing.values() if pod.pod_id not in hidden]
+        return [pod for pod in self.existing.values() if pod.pod_id not in hidden | self._unknown()]
+
+    def _unknown(self) -> set[str]:
+        return {pod_id for pod_id, until in self.unknown_until.items() if until > self.store.at}
 
     def _answer(self) -> None:
         if self.silent:

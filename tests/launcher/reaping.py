@@ -1,6 +1,7 @@
 """A started run, somebody else's pods, and a reaper in a world of fakes."""
 
 from contextlib import nullcontext
+from datetime import timedelta
 
 from launcher.model import RunRecord
 from launcher.ports import Pod, PodState
@@ -9,6 +10,7 @@ from tests.fakes.pods import Bill
 from tests.launcher.world import RUN, FakeWorld
 
 NAMESPACE = "default"
+CREATE_LAG = timedelta(seconds=120)
 
 
 def started(fake: FakeWorld, **budget: float) -> RunRecord:
@@ -35,5 +37,6 @@ def reaper_of(fake: FakeWorld, *, run_id: str | None = None) -> Reaper:
         fake.notes,
         namespace=NAMESPACE,
         run_id=run_id,
+        create_lag=CREATE_LAG,
         store=lambda: nullcontext(fake.store),
     )

@@ -13,6 +13,7 @@ from launcher.loop import Loop
 from launcher.model import Phase
 from launcher.reaper import Reaper
 from tests.launcher.flights import Flights
+from tests.launcher.reaping import CREATE_LAG
 from tests.simulators.runpod import KeyRights, Misfortune, Operation, Trouble
 
 BOTH = (Moment.LAST_WORD, Moment.GONE)
@@ -166,7 +167,7 @@ def test_what_a_killed_doctor_leaves_is_reaped(
     assert len(flights.cloud.existing) == 1
     (record,) = flights.records()
     flights.clock.sleep((record.attempts[-1].hard_deadline - flights.store.at).total_seconds() + 1)
-    reaper = Reaper(flights.pods, flights.clock, flights.notes, namespace="tests")
+    reaper = Reaper(flights.pods, flights.clock, flights.notes, namespace="tests", create_lag=CREATE_LAG)
     assert not reaper.end(reaper.look().due, seconds=120)
     assert not flights.cloud.existing
     assert flights.cloud.spent() <= 0.10

@@ -14,7 +14,7 @@ from launcher.naming import PodName
 from launcher.ports import Pod, PodState
 from launcher.reap import Ours, earliest, judge, ours
 from launcher.reaper import Reaper
-from tests.launcher.reaping import NAMESPACE, reaper_of, started, stranger
+from tests.launcher.reaping import CREATE_LAG, NAMESPACE, reaper_of, started, stranger
 from tests.launcher.world import RUN, FakeWorld
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
@@ -152,7 +152,9 @@ def test_where_no_pod_is_ours_no_store_is_asked(fake: FakeWorld) -> None:
     def store() -> None:
         raise AssertionError("asked")
 
-    reaper = Reaper(fake.pods, fake.clock, fake.notes, namespace=NAMESPACE, store=store)  # type: ignore[arg-type]
+    reaper = Reaper(
+        fake.pods, fake.clock, fake.notes, namespace=NAMESPACE, create_lag=CREATE_LAG, store=store
+    )  # type: ignore[arg-type]
     assert reaper.look().verdicts == ()
 
 
@@ -228,7 +230,46 @@ def test_a_pod_of_a_run_that_is_over_is_ended_before_its_deadline(fake: FakeWorl
     assert record.phase is Phase.DONE
     stranger(fake, record.attempt(1).pod_name)  # a create that arrived late
     reaper = reaper_of(fake)
-    assert reaper.end(reaper.look().due, seconds=30) == () and fake.pods.existing == {}
+    assert reaper.end(reaper.look().due, seconds=130) == () and fake.pods.existing == {}
+
+
+def test_a_young_pod_that_the_provider_does_not_know_everywhere_is_not_gone(fake: FakeWorld) -> None:
+    """It was listed; then, for a minute, it is answered "not known" and shown nowhere, and bills."""
+    record = fake.run()
+    pod = stranger(fake, record.attempt(1).pod_name)
+    reaper = reaper_of(fake)
+    due = reaper.look().due
+    fake.pods.unknown_until[pod.pod_id] = fake.store.at + timedelta(seconds=60)
+    assert reaper.end(due, seconds=30) == due
+    assert reaper.end(due, seconds=130) == () and fake.pods.existing == {}
+
+
+def test_a_pod_that_is_no_longer_young_is_gone_at_once(fake: FakeWorld) -> None:
+    record = started(fake)
+    fake.store.at = record.attempt(1).hard_deadline
+    before = fake.clock.slept
+    reaper = reaper_of(fake)
+    assert reaper.end(reaper.look().due, seconds=60) == () and fake.clock.slept == before
+
+
+def test_a_provider_that_tells_no_time_is_judged_by_the_stores(
+    fake: FakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = started(fake)
+
+    def dateless() -> datetime:
+        raise PodError("its answers have no Date")
+
+    monkeypatch.setattr(fake.pods, "now", dateless)
+    reaper = reaper_of(fake)
+    fake.store.at = record.attempt(1).hard_deadline - timedelta(seconds=1)
+    assert not reaper.look().due
+    fake.later(1)
+    assert reaper.end(reaper.look().due, seconds=60) == () and fake.pods.existing == {}
+    assert reaper.look().now == fake.store.at  # the watchdog has to know when it is over
+    fake.store.fail(10**9)
+    with pytest.raises(PodError, match="no Date"):
+        reaper.look()
 
 
 def test_a_run_is_only_itself(fake: FakeWorld) -> None:

@@ -4,15 +4,24 @@ from datetime import timedelta
 
 import pytest
 
+from launcher.errors import PodError
 from launcher.model import RunRecord
-from launcher.watchdog import LAG_SECONDS, LOOK_SECONDS, SILENCE_SECONDS_MAX, SLICE_SECONDS, Watchdog
+from launcher.ports import Pod
+from launcher.watchdog import LAG_SECONDS, LOOK_SECONDS, PATIENCE_SECONDS, SLICE_SECONDS, Watchdog
 from tests.launcher.reaping import reaper_of, started, stranger
 from tests.launcher.world import RUN, FakeWorld
 
 
 def watchdog(fake: FakeWorld, record: RunRecord) -> Watchdog:
     until = record.created_at + timedelta(seconds=record.spec.budget.max_seconds)
-    return Watchdog(reaper_of(fake, run_id=RUN), fake.clock, fake.notes, run_id=RUN, until=until)
+    return Watchdog(
+        reaper_of(fake, run_id=RUN),
+        fake.clock,
+        fake.notes,
+        run_id=RUN,
+        until=until,
+        started_at=fake.store.at,
+    )
 
 
 def lateness(fake: FakeWorld, pod_id: str = "pod-1") -> float:
@@ -74,12 +83,63 @@ def test_a_provider_that_was_silent_over_the_deadline_is_asked_as_soon_as_it_ans
     assert 3600 <= lateness(fake) <= 3600 + 60
 
 
-def test_a_provider_that_never_answers_is_given_up_after_a_week(fake: FakeWorld) -> None:
-    record = started(fake)
-    fake.pods.silent = True
-    fake.clock.limit_seconds = 30 * 24 * 3600
+@pytest.mark.parametrize("answers_seconds", [0, 700])
+def test_a_provider_that_vanished_is_given_up_a_day_after_the_runs_time(
+    fake: FakeWorld, monkeypatch: pytest.MonkeyPatch, answers_seconds: int
+) -> None:
+    record = started(fake, max_seconds=1000)
+    looks: list[float] = []
+
+    def listed() -> list[Pod]:
+        looks.append(fake.clock.slept)
+        if fake.clock.slept < answers_seconds:
+            return list(fake.pods.existing.values())
+        raise PodError("nobody is there")
+
+    monkeypatch.setattr(fake.pods, "list", listed)
+    end = 1000 + PATIENCE_SECONDS
     assert not watchdog(fake, record).watch()
-    assert SILENCE_SECONDS_MAX < fake.clock.slept < SILENCE_SECONDS_MAX + 60
+    assert end - 60 < fake.clock.slept < end + 2 * LOOK_SECONDS
+    assert len(looks) < end / LOOK_SECONDS + 4 * 60 + 10  # each 15 s for an hour, each minute from then on
+
+
+def test_a_pod_that_is_shown_is_not_given_up(fake: FakeWorld) -> None:
+    record = started(fake, max_seconds=1000)
+    fake.pods.stubborn = True
+    fake.clock.limit_seconds = 4 * PATIENCE_SECONDS
+    relents = fake.store.at + timedelta(seconds=2 * PATIENCE_SECONDS)
+
+    def relent() -> None:
+        fake.pods.stubborn = fake.store.at < relents
+
+    fake.clock.disturb = dict.fromkeys(range(100_000), relent)
+    assert watchdog(fake, record).watch() and fake.pods.existing == {}
+
+
+def test_a_young_pod_that_is_shown_no_longer_is_not_gone(fake: FakeWorld) -> None:
+    """The run is closed and the lists are empty: both would let the watchdog go."""
+    record = fake.run()
+    pod = stranger(fake, record.attempt(1).pod_name)
+    unknown = fake.store.at + timedelta(seconds=110)
+    fake.clock.disturb[fake.clock.sleeps + 1] = lambda: fake.pods.unknown_until.update({pod.pod_id: unknown})
+    terminate, asked = fake.pods.terminate, list[str]()
+
+    def refused_once(pod_id: str) -> bool:
+        asked.append(pod_id)
+        return len(asked) > 1 and terminate(pod_id)
+
+    fake.pods.terminate = refused_once  # type: ignore[method-assign]
+    assert watchdog(fake, record).watch() and fake.pods.existing == {}
+
+
+def test_what_is_shown_no_longer_and_never_acknowledged_is_given_up_in_the_end(
+    fake: FakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = started(fake, max_seconds=1000)
+    fake.pods.stubborn = True
+    fake.clock.disturb[250] = lambda: fake.pods.vanish("pod-1")
+    assert not watchdog(fake, record).watch()
+    assert fake.clock.slept < 1000 + 600 + PATIENCE_SECONDS + 200
 
 
 def test_a_laptop_that_slept_over_the_deadline_acts_when_it_wakes(fake: FakeWorld) -> None:

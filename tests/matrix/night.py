@@ -28,6 +28,8 @@ from tests.simulators.runpod.pod import Pod, Workload
 CAP_DOLLARS = 0.1
 """About twelve minutes of an A40."""
 RESERVE_SECONDS = 60.0
+CREATE_LAG_SECONDS = 20.0
+"""As the record of the run has it."""
 LEASE_SECONDS = 20.0
 """Shorter than the reserve, so that a launcher that comes back is in time."""
 SLICE_SECONDS = 5.0
@@ -221,7 +223,8 @@ class Night:
 
     def _watch(self, clock: Clock) -> None:
         until = self.store.at + timedelta(hours=1)
-        Watchdog(self._reaper(clock, RUN), clock, self.notes, run_id=RUN, until=until).watch()
+        reaper = self._reaper(clock, RUN)
+        Watchdog(reaper, clock, self.notes, run_id=RUN, until=until, started_at=self.store.at).watch()
 
     def _reap(self, clock: Clock) -> None:
         while True:
@@ -239,5 +242,6 @@ class Night:
             self.notes,
             namespace="default",
             run_id=run_id,
+            create_lag=timedelta(seconds=CREATE_LAG_SECONDS),
             store=lambda: nullcontext(self.store),
         )

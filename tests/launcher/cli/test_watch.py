@@ -124,6 +124,28 @@ def test_once_it_ended_another_can_be_started(
     assert len(cloud.existing) == 2
 
 
+def test_one_that_dies_at_its_start_is_not_announced(
+    cloud: Simulator, watching: Callable[[], list[psutil.Process]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notes, record = Notes(), FakeWorld(Path("fakes")).record()
+    monkeypatch.setenv("PYTHONHOME", "/nowhere")  # its interpreter does not even begin
+    guard(load_settings(), record, notes)
+    (line,) = notes.lines
+    assert "NO WATCHDOG" in line and "exit code 1" in line and "run-1.log" in line and watching() == []
+    monkeypatch.delenv("PYTHONHOME")
+    guard(load_settings(), record, notes)
+    assert "a watchdog, process" in notes.lines[-1] and len(watching()) == 1
+
+
+def test_one_that_gives_no_sign_is_not_announced(
+    cloud: Simulator, watching: Callable[[], list[psutil.Process]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notes, record = Notes(), FakeWorld(Path("fakes")).record()
+    monkeypatch.setattr("launcher.cli.watch.START_SECONDS", 0.0)
+    guard(load_settings(), record, notes)
+    assert "NO WATCHDOG" in notes.lines[0] and "no sign within 0 s" in notes.lines[0]
+
+
 def test_it_is_dismissed_when_the_run_is_closed(
     cloud: Simulator, watching: Callable[[], list[psutil.Process]], tmp_path: Path
 ) -> None:
