@@ -186,6 +186,8 @@ def _ended(world: World, journal: Journal, record: RunRecord) -> RunRecord:
             ]
             raise Leaked(
                 f"LEAKED: pod {', '.join(pods) or 'of run ' + record.run_id} of the canary may still run",
+                pods={attempt.pod_name: attempt.pod_ids for attempt in record.attempts},
+                on_record=True,
                 next_step="end it in the provider's console; every later retrain command tries again, and"
                 " `retrain reap --yes` ends it after its hard deadline",
             )

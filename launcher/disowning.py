@@ -35,6 +35,8 @@ def disown(
             raise Leaked(
                 f"LEAKED: pod {', '.join(sorted(known)) or attempt.pod_name} was asked for too late, belongs"
                 " to no run any more and could not be confirmed gone",
+                pods={attempt.pod_name: sorted(known)},
+                on_record=False,
                 next_step="end it in the provider's console; `retrain reap --yes` ends it, too",
             )
         clock.sleep(clocks.poll_seconds)

@@ -53,6 +53,8 @@ class Enforcement:
             names = ", ".join(name for attempt in left for name in attempt.pod_ids or (attempt.pod_name,))
             raise Leaked(
                 f"LEAKED: pod {names} is past its deadline, not confirmed gone, and the store is silent",
+                pods={attempt.pod_name: attempt.pod_ids for attempt in left},
+                on_record=True,
                 next_step="end it in the provider's console; then `retrain attach` when the store is back",
             )
         raise _silent_store(record, "every pod was ended at its deadline")

@@ -1,6 +1,6 @@
 """The launcher's errors: one root, a subclass for each decision a caller makes, an exit code for each."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from enum import IntEnum
 
 
@@ -99,9 +99,20 @@ class DeadlineCame(RetrainError):
 
 
 class Leaked(RetrainError):
-    """A pod may still run, and not even a record of that can be written."""
+    """A pod may still run, and not even a record of that can be written.
+
+    `pods` are meant, name → ids as far as they are known; `on_record` tells whether the run's record names
+    them, so that it will tell when they are gone.
+    """
 
     exit_code = Exit.LEAKED
+
+    def __init__(
+        self, message: str, *, pods: Mapping[str, Sequence[str]], on_record: bool, next_step: str = ""
+    ) -> None:
+        super().__init__(message, next_step=next_step)
+        self.pods = pods
+        self.on_record = on_record
 
 
 class IntegrityError(StorageError):

@@ -13,6 +13,7 @@ from launcher.errors import PodError, RetrainError, UnreadableRecord, UsageError
 from launcher.journal import Journal
 from launcher.kept_time import KeptTime
 from launcher.model import RunRecord
+from launcher.naming import PodName
 from launcher.ports import Clock, Notifier, Pod, Pods, Store
 from launcher.reap import Verdict, earliest, judge, ours
 
@@ -83,6 +84,13 @@ class Reaper:
         now = earliest(clocks)
         return Sight(now, tuple(judge(mine, records.get(mine.name.run_id), now) for mine in found))
 
+    def reaches(self, provider: str, place: str) -> bool:
+        """Whether it looks at the pods of this provider and place: from elsewhere they look absent."""
+        try:
+            return (self._pods.provider, self._pods.place) == (provider, place)
+        except PodError:
+            return False
+
     def is_closed(self, run_id: str) -> bool:
         """Whether a run is known to be closed."""
         _, records = self._on_record({run_id})
@@ -107,6 +115,30 @@ class Reaper:
                 break
             self._clock.sleep(min(PAUSE_SECONDS, rest))
         return tuple(left.values())
+
+    def forsaken(self, noted: Iterable[tuple[str, str]], now: datetime) -> Sequence[tuple[str, str]]:
+        """Return which pods, by name and id, are gone that had to end long ago; asks for their end once more.
+
+        An id may be "" where none is known: then no pod of the name may be left. Who may still have worked a
+        lag ago, or is not of this namespace, is not judged.
+        """
+        past = [
+            (name, pod_id)
+            for name, pod_id in noted
+            if (parsed := PodName.parse(name)) is not None
+            and parsed.namespace == self._namespace
+            and now >= parsed.hard_deadline + self._create_lag
+        ]
+        if not past:
+            return ()
+        asked = {pod_id for _, pod_id in past if pod_id and self._ask(pod_id)}
+        absent = {*self._absent(asked), ""}
+        try:
+            names = {pod.name for pod in self._pods.list()}
+        except PodError as error:
+            self._notifier.say(f"nobody knows yet whether noted pods are gone: {error}")
+            return ()
+        return [(name, pod_id) for name, pod_id in past if pod_id in absent and (pod_id or name not in names)]
 
     def _ask(self, pod_id: str) -> bool:
         """Ask for a pod's end; whether that was acknowledged."""

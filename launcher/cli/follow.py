@@ -41,7 +41,7 @@ def noting_leaks(place: Workplace, run_id: str) -> Iterator[None]:
     try:
         yield
     except Leaked as leak:
-        place.leaks.note(run_id, [str(leak)])
+        place.leaks.note(run_id, leak, place.world.pods)
         raise
 
 

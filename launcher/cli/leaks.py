@@ -1,5 +1,6 @@
 """Leaked pods come first: every command shows them, and who can tries again, for a moment, to end them."""
 
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from launcher.errors import RetrainError
 from launcher.haste import Hurried
-from launcher.leaks import LeakNotes
+from launcher.leaks import LeakNote, LeakNotes
 from launcher.loop import LEAKED_PASSES, Loop
 from launcher.model import Phase, RunRecord
 from launcher.ports import Notifier
@@ -31,8 +32,8 @@ def show_noted_leaks(notifier: Notifier, workspace: Path | None = None) -> None:
         workspace = Path(".retrain")
         with suppress(RetrainError):
             workspace = load_settings().run.workspace
-    for run_id in LeakNotes(workspace).read():
-        _say_noted(notifier, workspace, run_id)
+    notes = LeakNotes(workspace)
+    _say_noted(notifier, notes, notes.read())
 
 
 def retry_leaked(place: "Workplace") -> None:
@@ -42,9 +43,10 @@ def retry_leaked(place: "Workplace") -> None:
     leaked = [record for record in records if record.phase is Phase.LEAKED]
     for record in records:
         notes.keep(record)
-    # The record of such a run is in another store, or could not be written when its pod leaked.
-    for run_id in notes.read().keys() - {record.run_id for record in leaked}:
-        _say_noted(place.narrator, notes.path.parent, run_id)
+    # Their records are in another store, could not be written when the pod leaked, or never knew of it.
+    told = {record.run_id for record in leaked}
+    others = [note for note in notes.read() if not (note.on_record and note.run_id in told)]
+    _say_noted(place.narrator, notes, others)
     for record in leaked:
         for line in leaked_lines(record):
             place.narrator.say(f"{line} Trying again to end it.")
@@ -86,7 +88,11 @@ def _outcome(record: RunRecord) -> str:
     )
 
 
-def _say_noted(notifier: Notifier, workspace: Path, run_id: str) -> None:
-    notes = LeakNotes(workspace)
-    for line in notes.read().get(run_id, ()):
-        notifier.say(f"{line} (Noted in {notes.path}; `retrain reconcile` tries again to end it.)")
+def _say_noted(notifier: Notifier, notes: LeakNotes, shown: Iterable[LeakNote]) -> None:
+    """Say each line once, and how it goes away: the record that would tell may be out of reach for ever."""
+    for line, note in {note.line: note for note in shown}.items():
+        again = "`retrain reconcile` tries again to end it; " if note.on_record else ""
+        notifier.say(
+            f"{line} (Noted in {notes.path}; {again}`retrain reap --yes --provider {note.provider}`, with its"
+            " namespace and key, ends it at its deadline and removes the note once it is proven gone.)"
+        )

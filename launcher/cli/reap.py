@@ -55,6 +55,8 @@ def command(
     reaper = reaper_of(settings, narrator)
     sight = reaper.look()
     left = reaper.end(sight.due, seconds=seconds) if act else sight.due
+    if act:
+        _forget_gone(settings, reaper, sight, left)
     if act and not left:
         _show_itself(settings, narrator)
     _show(sight, left, act=act, as_json=as_json)
@@ -87,6 +89,18 @@ def reaper_of(settings: "Settings", notifier: "Notifier", *, run_id: str | None 
         create_lag=timedelta(seconds=create_lag_seconds(settings)),
         store=store,
     )
+
+
+def _forget_gone(settings: "Settings", reaper: "Reaper", sight: "Sight", left: "Sequence[Verdict]") -> None:
+    """Remove this workspace's notes of leaked pods that are proven gone, whoever ended them."""
+    from launcher.leaks import LeakNotes
+
+    notes = LeakNotes(settings.run.workspace)
+    noted = [note for note in notes.read() if reaper.reaches(note.provider, note.place)]
+    ended = {verdict.pod.pod_id for verdict in sight.due if verdict not in left}
+    others = [(note.pod_name, note.pod_id) for note in noted if note.pod_id not in ended]
+    gone = reaper.forsaken(others, sight.now)
+    notes.forget(note for note in noted if note.pod_id in ended or (note.pod_name, note.pod_id) in gone)
 
 
 def _show_itself(settings: "Settings", notifier: "Notifier") -> None:

@@ -51,7 +51,7 @@ def command(*, as_json: bool, flags: SettingsFlags) -> int:
                     narrator.say(str(looked.error))
                 case RetrainError():
                     if isinstance(looked.error, Leaked):
-                        leaks.note(looked.run_id, [str(looked.error)])
+                        leaks.note(looked.run_id, looked.error, place.world.pods)
                     narrator.say(f"run {looked.run_id}: {looked.error}")
                     codes.append(int(looked.error.exit_code))
                 case error:

@@ -657,6 +657,27 @@ RULES = (
         "tests/launcher/test_reap.py",
     ),
     Rule(
+        "no record is a proof for a pod that it does not name",
+        "launcher/leaks.py",
+        " or not note.on_record",
+        "",
+        "tests/launcher/test_leaks.py",
+    ),
+    Rule(
+        "a noted pod is asked to end once more before its note is removed",
+        "launcher/reaper.py",
+        "if pod_id and self._ask(pod_id)}",
+        "if pod_id}",
+        "tests/launcher/cli/test_reap.py",
+    ),
+    Rule(
+        "a pod of another provider is not taken for gone from here",
+        "launcher/cli/reap.py",
+        " if reaper.reaches(note.provider, note.place)",
+        "",
+        "tests/launcher/cli/test_reap.py",
+    ),
+    Rule(
         "reap ends nothing unless it is told to",
         "launcher/cli/reap.py",
         "left = reaper.end(sight.due, seconds=seconds) if act else sight.due",

@@ -33,6 +33,11 @@ def leaked(fake: FakeWorld, capsys: pytest.CaptureFixture[str]) -> FakeWorld:
     return fake
 
 
+def lost(run_id: str, pod_id: str = "abc", *, on_record: bool = True) -> Leaked:
+    pods = {f"retrain-default-{run_id}-1-1767229200": [pod_id]}
+    return Leaked(f"LEAKED: pod {pod_id} may still run", pods=pods, on_record=on_record)
+
+
 def test_what_was_tried_again_in_vain_is_told_so(leaked: FakeWorld) -> None:
     place, lines = place_of(leaked)
     retry_leaked(place)
@@ -44,7 +49,7 @@ def test_what_was_tried_again_in_vain_is_told_so(leaked: FakeWorld) -> None:
 def test_what_went_at_last_is_told_and_forgotten(leaked: FakeWorld) -> None:
     leaked.pods.stubborn = False
     place, lines = place_of(leaked)
-    assert RUN in place.leaks.read()
+    assert [note.run_id for note in place.leaks.read()] == [RUN]
     retry_leaked(place)
     assert "LEAKED" in lines[0] and "confirmed gone" in lines[-1]
     assert leaked.pods.existing == {} and not place.leaks.read() and not place.leaks.path.exists()
@@ -134,9 +139,23 @@ def test_the_pods_of_another_provider_are_not_judged_from_here(leaked: FakeWorld
 
 def test_a_leak_noted_here_whose_record_is_elsewhere_is_shown(fake: FakeWorld) -> None:
     place, lines = place_of(fake)
-    place.leaks.note("run-9", ["LEAKED: run run-9, pod abc may still run."])
+    place.leaks.note("run-9", lost("run-9"), fake.pods)
     retry_leaked(place)
-    assert "run-9" in lines[0] and str(place.leaks.path) in lines[0] and "run-9" in place.leaks.read()
+    assert "pod abc" in lines[0] and str(place.leaks.path) in lines[0] and "reap --yes" in lines[0]
+    assert [note.run_id for note in place.leaks.read()] == ["run-9"]
+
+
+def test_what_no_record_knows_of_is_forgotten_by_no_record(fake: FakeWorld) -> None:
+    """The run of a pod that came too late is closed, and all that its record names is gone."""
+    record = fake.run()
+    assert record.phase.closed and record.all_gone
+    place, lines = place_of(fake)
+    place.leaks.note(RUN, lost(RUN, on_record=False), fake.pods)
+    place.leaks.note(RUN, lost(RUN, "def"), fake.pods)
+    retry_leaked(place)
+    assert follow(place, RUN, as_json=False) == Exit.DONE
+    assert [note.pod_id for note in place.leaks.read()] == ["abc"]
+    assert "retrain reconcile" not in lines[0]  # it knows nothing of that pod
 
 
 def test_a_leak_that_could_not_be_recorded_is_noted_until_the_pod_is_gone(fake: FakeWorld) -> None:
@@ -159,7 +178,7 @@ def test_a_leak_that_could_not_be_recorded_is_noted_until_the_pod_is_gone(fake: 
     assert follow(place, RUN, as_json=False) != Exit.LEAKED and not place.leaks.read()
 
 
-@pytest.mark.parametrize("content", ["", "[]", "null", "{", '{"run-1": 3}'])
+@pytest.mark.parametrize("content", ["", "[]", "null", "{", '{"run-1": 3}', "[3]", '[{"run_id": "run-1"}]'])
 def test_a_damaged_note_keeps_no_command_from_its_work(tmp_path: Path, content: str) -> None:
     (tmp_path / "leaked.json").write_text(content)
     notes = Notes()
@@ -169,6 +188,7 @@ def test_a_damaged_note_keeps_no_command_from_its_work(tmp_path: Path, content: 
 
 @pytest.mark.parametrize("arguments", [["init"], ["check", "."], ["pack", ".", "-o", "x.zip"], ["doctor"]])
 def test_commands_that_ask_nobody_show_what_is_noted_first(
+    fake: FakeWorld,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -180,7 +200,6 @@ def test_commands_that_ask_nobody_show_what_is_noted_first(
     monkeypatch.setenv("RETRAIN_STORAGE__ENDPOINT_URL", "http://127.0.0.1:1")
     monkeypatch.setenv("RETRAIN_STORAGE__ACCESS_KEY", "a")
     monkeypatch.setenv("RETRAIN_STORAGE__SECRET_KEY", "b")
-    line = f"LEAKED: run {RUN}, pod abc may still run, at up to $0.490 an hour."
-    LeakNotes(Path("elsewhere")).note(RUN, [line])
+    LeakNotes(Path("elsewhere")).note(RUN, lost(RUN), fake.pods)
     root.execute(arguments)
-    assert line in capsys.readouterr().err.splitlines()[0]
+    assert str(lost(RUN)) in capsys.readouterr().err.splitlines()[0]

@@ -1,5 +1,6 @@
 """Which pods are ended by who is not their launcher: the judgement first, then in a world of fakes."""
 
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from job.contract.reasons import Reason
 from launcher.errors import PodError, StorageError
 from launcher.model import Ending, Phase, RunRecord
 from launcher.naming import PodName
-from launcher.ports import Pod, PodState
+from launcher.ports import Pod, PodState, Store
 from launcher.reap import Ours, earliest, judge, ours
 from launcher.reaper import Reaper
 from tests.launcher.reaping import CREATE_LAG, NAMESPACE, reaper_of, started, stranger
@@ -149,12 +150,12 @@ def test_a_missing_and_an_unreadable_record_are_unknown(fake: FakeWorld) -> None
 def test_where_no_pod_is_ours_no_store_is_asked(fake: FakeWorld) -> None:
     stranger(fake, "my-notebook")
 
-    def store() -> None:
+    def store() -> AbstractContextManager[Store | None]:
         raise AssertionError("asked")
 
     reaper = Reaper(
         fake.pods, fake.clock, fake.notes, namespace=NAMESPACE, create_lag=CREATE_LAG, store=store
-    )  # type: ignore[arg-type]
+    )
     assert reaper.look().verdicts == ()
 
 

@@ -84,7 +84,7 @@ def test_a_leak_of_a_detached_start_is_shown_by_later_commands(
     place: None, cloud: Simulator, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def leaking(*_: object, **__: object) -> RunRecord:
-        raise Leaked("LEAKED: pod 1 may still run")
+        raise Leaked("LEAKED: pod 1 may still run", pods={"retrain-x": ["1"]}, on_record=True)
 
     monkeypatch.setattr("launcher.loop.Loop.drive", leaking)
     monkeypatch.setattr("launcher.cli.watch.guard", lambda *_: None)

@@ -15,10 +15,11 @@ import pytest
 from job.contract import keys
 from launcher.cli import root
 from launcher.cli.reap import reaper_of
-from launcher.errors import Exit
+from launcher.errors import Exit, Leaked
+from launcher.leaks import LeakNotes
 from launcher.naming import PodName
 from launcher.settings import load_settings
-from tests.fakes.pods import Notes
+from tests.fakes.pods import FakePods, Notes
 from tests.fakes.store import FakeStore
 from tests.simulators.asking import rent
 from tests.simulators.runpod import Conditions, FakeClock, Operation, Simulator, Trouble
@@ -96,6 +97,54 @@ def test_yes_ends_what_must_end_and_nothing_else(
     assert cloud.touched_strangers == []
     code, found = reap(capsys, "--yes")
     assert code == Exit.DONE and [row["pod_id"] for row in found["pods"]] == [young]
+
+
+def noted(pod_id: str, name: str, provider: str = "runpod") -> LeakNotes:
+    """Note a pod that belongs to no record any more, as a launcher does."""
+    notes = LeakNotes(load_settings().run.workspace)
+    leak = Leaked("LEAKED: a pod", pods={name: [pod_id] if pod_id else []}, on_record=False)
+    notes.note("run-1", leak, FakePods(FakeStore(), provider))
+    return notes
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_notes_of_pods_that_are_proven_gone_are_removed(
+    cloud: Simulator, make: Callable[..., str], known: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pod_id = make()
+    (pod,) = cloud.existing
+    notes = noted(pod_id if known else "", pod.name)
+    reap(capsys, "--yes")
+    cloud.advance(3600 - 1)
+    reap(capsys, "--yes")
+    assert notes.read() and cloud.existing  # it may work until its deadline
+    cloud.advance(1)
+    cloud.refuse_terminations(cloud.now() + HOUR)
+    assert reap(capsys, "--yes", "--wait", "0")[0] == Exit.LEAKED
+    cloud.advance(1800)
+    reap(capsys)
+    assert notes.read()
+    cloud.advance(1800)
+    assert reap(capsys, "--yes")[0] == Exit.DONE and not notes.read() and not notes.path.exists()
+
+
+def test_notes_of_pods_that_somebody_else_ended_are_removed(
+    cloud: Simulator, make: Callable[..., str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Their records may be in a store that is out of reach for ever."""
+    name = str(PodName("mine", "run-1", 1, cloud.now()))
+    notes = noted("long-gone", name)
+    noted("of-a-machine", name, "process")
+    noted("of-another", str(PodName("other", "run-1", 1, cloud.now())))
+    cloud.advance(119)
+    reap(capsys, "--yes")
+    assert len(notes.read()) == 3  # so young a pod may not be known everywhere
+    cloud.advance(1)
+    cloud.trouble(Trouble.SERVER_ERROR, Operation.DELETE)
+    reap(capsys, "--yes")
+    assert len(notes.read()) == 3
+    reap(capsys, "--yes")
+    assert {note.pod_id for note in notes.read()} == {"of-a-machine", "of-another"}
 
 
 def test_refused_for_an_hour_is_8_and_later_it_goes(

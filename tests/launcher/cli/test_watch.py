@@ -42,11 +42,11 @@ settings = load_settings()
 pods = pods_of(settings)
 record = FakeWorld(Path("fakes")).record(max_seconds=seconds)
 record = record.model_copy(update={"created_at": datetime.now(UTC)})
+name = PodName(record.spec.namespace, record.run_id, 1, record.created_at + timedelta(seconds=seconds))
+pods.create(PodSpec(str(name), Offer("NVIDIA A40", 1.0, "SECURE"), {}, image="image", disk_gb=20))
 narrator = Narrator()
 guard(settings, record, narrator)
 guard(settings, record, narrator)
-name = PodName(record.spec.namespace, record.run_id, 1, record.created_at + timedelta(seconds=seconds))
-pods.create(PodSpec(str(name), Offer("NVIDIA A40", 1.0, "SECURE"), {}, image="image", disk_gb=20))
 os.kill(os.getpid(), signal.SIGKILL)
 """
 
@@ -60,6 +60,7 @@ def cloud(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Simulator
         monkeypatch.delenv("RUNPOD_API_KEY", raising=False)
         monkeypatch.setenv("RETRAIN_RUN__PROVIDER", "runpod")
         monkeypatch.setenv("RETRAIN_RUNPOD__API_KEY", simulator.account_key)
+        monkeypatch.setenv("RETRAIN_CLOCKS__CREATE_LAG", "1")  # reaches the watchdog, or it waits two minutes
         yield simulator
 
 
@@ -190,6 +191,7 @@ def test_its_settings_are_those_of_the_command_that_started_it(
         monkeypatch.setenv(name, value)
     there = load_settings(Path(os.devnull))
     assert (there.storage, there.runpod, there.docker) == (settings.storage, settings.runpod, settings.docker)
+    assert there.clocks.create_lag == settings.clocks.create_lag == 1
     assert there.run.workspace == settings.run.workspace.resolve()
     assert (there.run.namespace, there.run.provider) == ("flags", settings.run.provider)
 
