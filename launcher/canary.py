@@ -59,8 +59,10 @@ def canary_record(run_spec: RunSpec, world: World, *, cap_dollars: float) -> Run
                 cap_dollars=cap_dollars,
                 max_seconds=MAX_SECONDS,
                 reserve_seconds=RESERVE_SECONDS,
+                price_ceiling=run_spec.budget.price_ceiling,
             ),
             "clocks": run_spec.clocks.model_copy(update={"capacity_seconds": CAPACITY_SECONDS}),
+            "canary": True,
             "paid": True,
             "cheapest": True,
             "speeds": (),
@@ -74,10 +76,12 @@ def fly(
     journal: Journal,
     record: RunRecord,
     *,
+    forgotten: Callable[[str], bool],
     guard: Callable[[RunRecord], None] = lambda _: None,
 ) -> Flight:
     """Rent the pod, watch it end itself, prove it gone. `guard` is called before anything is asked for.
 
+    `forgotten` asks the provider for a pod's end, and tells whether it did not know that pod.
     However this is left, Ctrl-C included, the pod is ended first. Raises PodError when none could be had,
     Leaked when one may still run, UsageError while another canary of this namespace is open.
     """
@@ -93,7 +97,7 @@ def fly(
         record = Loop(world, journal).drive(record.run_id, until=_has_pod)
         if _has_pod(record) and record.phase is not Phase.LEAKED:
             watch = Watch(world, record)
-            untouched = _watched(watch, world, journal, record.run_id)
+            untouched = _watched(watch, world, journal, record, forgotten)
     finally:
         record = _ended(world, journal, record)
     if watch is None:
@@ -111,17 +115,19 @@ def judged(sighting: Sighting, *, untouched: bool) -> tuple[bool | None, str]:
     if Moment.LAST_WORD not in sighting.moments:
         how = "the pod was gone" if gone else "the canary's time was over"
         return None, f"{how} before its job said its last word"
-    if gone and untouched:
-        return True, "the pod ended itself"
-    if gone:
+    if gone and not untouched:
         return None, "the pod is gone, but another launcher may have ended it"
+    if gone and not sighting.forgotten:
+        return None, "no look showed the pod, but asked for its end its provider did not call it unknown"
+    if gone:
+        return True, "the pod ended itself"
     if sighting.overstayed:
         return False, "the pod did not end itself"
     return None, "the canary's time was over before its pod could be seen to end itself"
 
 
-def result_of(flight: Flight, world: World, *, version: str) -> CanaryResult:
-    """Return what the flight showed. `version` is retrain's."""
+def result_of(flight: Flight, world: World, *, version: str, account: str) -> CanaryResult:
+    """Return what the flight showed. `version` is retrain's, `account` the fingerprint of the key."""
     record, sighting = flight.record, flight.sighting
     attempt, spec = record.attempts[-1], record.spec
     gone_at = attempt.gone_at or world.store.now()
@@ -129,6 +135,7 @@ def result_of(flight: Flight, world: World, *, version: str) -> CanaryResult:
         at=gone_at,
         namespace=spec.namespace,
         provider=spec.provider,
+        account=account,
         image=spec.image,
         retrain=version,
         run_id=record.run_id,
@@ -148,15 +155,23 @@ def _has_pod(record: RunRecord) -> bool:
     return any(attempt.open and attempt.pod_ids for attempt in record.attempts)
 
 
-def _watched(watch: Watch, world: World, journal: Journal, run_id: str) -> bool:
-    """Watch under the run's lease; whether no launcher had a hand in the attempt's end."""
+def _watched(
+    watch: Watch, world: World, journal: Journal, record: RunRecord, forgotten: Callable[[str], bool]
+) -> bool:
+    """Watch under the run's lease; whether no launcher had a hand in the attempt's end.
+
+    Where the pod is gone its provider is asked for its end all the same: what it still knows is not gone.
+    """
     try:
-        held = journal.acquire(run_id)
+        held = journal.acquire(record.run_id)
     except LeaseHeld as error:
         world.notifier.say(str(error))
         return False
     try:
         watch.run(keep=lambda: journal.write(held, held.record))
+        if Moment.GONE in watch.seen.moments:
+            with suppress(PodError):
+                watch.seen.forgotten = all(forgotten(pod_id) for pod_id in record.attempts[-1].pod_ids)
         journal.refresh(held)
         attempt = held.record.attempts[-1]
         return not attempt.acknowledged and attempt.ended is None

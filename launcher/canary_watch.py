@@ -19,8 +19,6 @@ PATIENCE_SECONDS = 180.0
 LOOK_SECONDS = 2.0
 BOOT_LOG_SECONDS = 20.0
 """Between two looks at how the pod comes up: the provider takes seconds to tell."""
-ABSENCES = 2
-"""Looks in a row that must not show the pod: one list may miss it."""
 HINT_LENGTH = 100
 _SAID = re.compile(r"asked RunPod to end this pod \((?P<api>\w+)\); (?P<answer>acknowledged|not ended)")
 """What the job prints of its attempts to end its pod."""
@@ -33,7 +31,7 @@ class Moment(StrEnum):
     SHOWN = "the canary's pod is shown by its id"
     SPOKE = "the canary's job runs and reaches the bucket"
     LAST_WORD = "the canary's job is done and is to end its pod now"
-    GONE = "the canary's pod is gone"
+    GONE = "neither list nor id show the canary's pod any more"
 
 
 @dataclass
@@ -44,6 +42,8 @@ class Sighting:
     """When it was first seen, in seconds since the pod was made. Upper bounds: a look comes now and then."""
     overstayed: bool = False
     """Whether the pod had its time after the job's last word, and was there all the same."""
+    forgotten: bool = False
+    """Whether the provider, asked for the pod's end once it was absent, did not know it any more."""
     answers: dict[str, bool] = field(default_factory=dict)
     """API → whether it said yes to the pod's own key, as far as the job's output told."""
     hints: dict[str, str] = field(default_factory=dict)
@@ -58,7 +58,7 @@ class Watch:
         self._record = record
         self._attempt = record.attempts[-1]
         self._began = world.clock.monotonic()
-        self._absent_since: list[float] = []
+        self._absent_since: float | None = None
         self._boot_log_at = 0.0
         self._price = 0.0
         self._told = ""
@@ -70,10 +70,7 @@ class Watch:
         until = seconds_between(attempt.created_at or attempt.intent_at, attempt.stop_at)
         every = self._record.spec.clocks.lease_seconds / RENEWALS
         kept_at = 0.0
-        while Moment.GONE not in moments and (now := self._elapsed()) < until:
-            if Moment.LAST_WORD in moments and now - moments[Moment.LAST_WORD] > PATIENCE_SECONDS:
-                self.seen.overstayed = True
-                return
+        while Moment.GONE not in moments and not self.seen.overstayed and (now := self._elapsed()) < until:
             if now - kept_at > every:
                 keep()
                 kept_at = now
@@ -101,13 +98,19 @@ class Watch:
         self._price = max([self._price, *(pod.price_per_hour for pod in (*named, *shown))])
         self._read_events()
         if named or shown:
-            self._absent_since.clear()
+            self._absent_since = None
+            self.seen.overstayed = at - moments.get(Moment.LAST_WORD, at) > PATIENCE_SECONDS
         elif Moment.LISTED in moments or Moment.SHOWN in moments:
-            self._absent_since.append(at)
-        if len(self._absent_since) >= ABSENCES:
-            self._note(Moment.GONE, self._absent_since[0])
-        elif shown:
+            self._note_absence(at)
+        if shown:
             self._read_log(shown[0])
+
+    def _note_absence(self, at: float) -> None:
+        """Believe an absence that lasted longer than a pod that is there may be missed."""
+        if self._absent_since is None:
+            self._absent_since = at
+        if at - self._absent_since > self._record.spec.clocks.create_lag_seconds:
+            self._note(Moment.GONE, self._absent_since)
 
     def _read_events(self) -> None:
         """Read what the job wrote to the bucket."""

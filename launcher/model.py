@@ -89,6 +89,8 @@ class RunSpec(Wire):
     """What was asked for; never changes. Enough to build any attempt's manifest on any machine."""
 
     output_name: str
+    canary: bool = False
+    """Whether it trains nothing: its pod only shows that it ends itself."""
     namespace: Annotated[str, Field(pattern=r"^[a-z0-9]{1,16}$")] = "default"
     provider: str
     place: str = ""

@@ -4,13 +4,15 @@ Of two kinds, both in the bucket, so that CI has them, too: the dated result of 
 itself, and the sign of life of a reaper that is deployed somewhere else. Knows the store as a port.
 """
 
+import hashlib
+import hmac
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Annotated, TypeVar
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 
 from job.contract import keys
 from job.contract.schema import ContractError, Message, Utc, decode
@@ -22,6 +24,8 @@ Dollars = Annotated[float, Field(ge=0)]
 M = TypeVar("M", bound=Message)
 CI_VARIABLE = "CI"
 """Set by every common CI service."""
+FINGERPRINT_LABEL = b"retrain: whose account is this"
+FINGERPRINT_DIGITS = 16
 
 
 class CanaryResult(Message):
@@ -31,6 +35,8 @@ class CanaryResult(Message):
     """By the store's clock."""
     namespace: str
     provider: str
+    account: str = ""
+    """Fingerprint of the key that rented the pod."""
     image: str
     retrain: str
     """Version of retrain."""
@@ -62,8 +68,10 @@ class ReaperBeat(Message):
     at: Utc
     """By the store's clock."""
     previous_at: Utc | None
-    """When it came before that; None for the first time."""
+    """When it came before that with the same key; None for the first time."""
     host: str
+    account: str = ""
+    """Fingerprint of the key that it ends pods with."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +79,8 @@ class Demand:
     """What counts as proof for a start."""
 
     namespace: str
+    account: str
+    """Fingerprint of the key that the start rents with."""
     image: str
     canary_age: timedelta
     """At most."""
@@ -83,16 +93,31 @@ def is_ci(environment: Mapping[str, str]) -> bool:
     return environment.get(CI_VARIABLE, "").lower() not in ("", "0", "false", "no")
 
 
+def fingerprint(key: SecretStr) -> str:
+    """Return 16 hex digits that tell whether two keys are the same, and nothing else of them.
+
+    A one-way function of the key, so it may lie in a bucket. Who has it can only try out keys, and a
+    provider's key is random and far too long for that; of a password that a person made up this would be
+    no way to keep it.
+    """
+    digest = hmac.new(FINGERPRINT_LABEL, key.get_secret_value().encode(), hashlib.sha256)
+    return digest.hexdigest()[:FINGERPRINT_DIGITS]
+
+
 def keep_canary(store: Store, result: CanaryResult) -> None:
     """Put a canary's result where every start looks for it. Raises StorageError."""
     store.put(keys.canary_key(result.namespace), result.encode())
 
 
-def note_reaper(store: Store, namespace: str) -> None:
-    """Write a reaper's sign of life. Raises StorageError."""
+def note_reaper(store: Store, namespace: str, account: str) -> None:
+    """Write the sign of life of a reaper with a key of this fingerprint. Raises StorageError."""
     earlier = _read(store, ReaperBeat, keys.reaper_key(namespace))
-    host = socket.gethostname()
-    beat = ReaperBeat(at=store.now(), previous_at=earlier.at if earlier else None, host=host)
+    beat = ReaperBeat(
+        at=store.now(),
+        previous_at=earlier.at if earlier and earlier.account == account else None,
+        host=socket.gethostname(),
+        account=account,
+    )
     store.put(keys.reaper_key(namespace), beat.encode())
 
 
@@ -126,6 +151,8 @@ def _canary_lacks(canary: CanaryResult | None, demand: Demand, now: datetime) ->
         return f"{of} found that its pod could not end itself"
     if now - canary.at > demand.canary_age:
         return f"{of} is older than {demand.canary_age.days} days"
+    if canary.account != demand.account:
+        return f"{of} was flown with another key for RunPod"
     if canary.image != demand.image:
         return f"{of} tried another image"
     return ""
@@ -140,6 +167,8 @@ def _reaper_lacks(beat: ReaperBeat | None, demand: Demand, now: datetime) -> str
         return "no reaper has shown itself"
     if beat.host == socket.gethostname():
         return "the reaper that showed itself runs on this machine"
+    if beat.account != demand.account:
+        return "the reaper that showed itself has another key for RunPod"
     if now - beat.at > demand.reaper_age:
         return f"the reaper was last seen at {beat.at:%Y-%m-%d %H:%M} UTC"
     if beat.previous_at is None or beat.at - beat.previous_at > demand.reaper_age:

@@ -3,15 +3,17 @@
 import os
 from datetime import timedelta
 
+from launcher.cli.providers import runpod_fingerprint
 from launcher.ports import Notifier, Store
 from launcher.settings import Provider, Settings
 from launcher.unattended import Demand, is_ci, require_proof
 
 
 def demand_of(settings: Settings) -> Demand:
-    """Return what counts as proof by these settings."""
+    """Return what counts as proof by these settings. Raises UsageError where there is no key for RunPod."""
     return Demand(
         namespace=settings.run.namespace,
+        account=runpod_fingerprint(settings),
         image=settings.pod.image,
         canary_age=timedelta(days=settings.runpod.canary_days),
         reaper_age=timedelta(minutes=settings.runpod.reaper_minutes),

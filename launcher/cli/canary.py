@@ -9,13 +9,14 @@ from launcher.audit import audited
 from launcher.canary import Flight, canary_record, fly, result_of
 from launcher.cli.follow import noting_leaks
 from launcher.cli.narrator import Narrator
-from launcher.cli.providers import canary_pods, require_startable, runpod_api, runpod_key
+from launcher.cli.providers import canary_pods, require_startable, runpod_api, runpod_fingerprint, runpod_key
 from launcher.cli.wiring import Workplace, workplace
 from launcher.errors import Exit, UsageError
 from launcher.files import disk_errors, write_atomically
 from launcher.home import Home
 from launcher.model import RunRecord
 from launcher.plan import run_spec
+from launcher.pods.runpod_api import Termination
 from launcher.ports import Pods, Store
 from launcher.settings import Provider, Settings
 from launcher.storage.probe import require_conditions
@@ -43,9 +44,14 @@ def live_canary(settings: Settings, *, bill_minutes: float, as_json: bool) -> in
         )
         cap = settings.budget.cap_dollars
         record = canary_record(run_spec(settings, (), None, place=world.pods.place), world, cap_dollars=cap)
+
+        def forgotten(pod_id: str) -> bool:
+            return api.terminate(pod_id) is Termination.NOT_KNOWN
+
         with noting_leaks(place, record.run_id):
-            flight = fly(world, place.journal, record, guard=place.guard)
-        result = result_of(flight, world, version=__version__)
+            flight = fly(world, place.journal, record, forgotten=forgotten, guard=place.guard)
+        account = runpod_fingerprint(settings)
+        result = result_of(flight, world, version=__version__, account=account)
         # What tells neither yes nor no must not replace what does; and a bill may be waited for in vain.
         told = flight.ended_itself is not None
         if told:

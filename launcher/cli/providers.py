@@ -14,6 +14,7 @@ from launcher.pods.process import ProcessPods, machine_id
 from launcher.ports import Pods
 from launcher.settings import Provider, Settings
 from launcher.settings_model import Storage
+from launcher.unattended import fingerprint
 
 if TYPE_CHECKING:
     from launcher.pods.docker import DockerPods
@@ -96,6 +97,11 @@ def runpod_key(settings: Settings) -> SecretStr:
             next_step=f"make one in RunPod's console under Settings, API Keys, and set {RUNPOD_KEY_VARIABLE}",
         )
     return key
+
+
+def runpod_fingerprint(settings: Settings) -> str:
+    """Return what tells this key for RunPod from others. Raises UsageError when there is none."""
+    return fingerprint(runpod_key(settings))
 
 
 def docker_pods(settings: Settings) -> "DockerPods":

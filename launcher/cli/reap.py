@@ -109,6 +109,7 @@ def _show_itself(settings: "Settings", notifier: "Notifier") -> None:
 
     if settings.storage.bucket is None or settings.run.provider is not Provider.RUNPOD:
         return
+    from launcher.cli.providers import runpod_fingerprint
     from launcher.cli.wiring import store_as_it_is
     from launcher.errors import RetrainError
     from launcher.unattended import note_reaper
@@ -116,7 +117,7 @@ def _show_itself(settings: "Settings", notifier: "Notifier") -> None:
     try:
         with store_as_it_is(settings, notifier) as store:
             if store is not None:
-                note_reaper(store, settings.run.namespace)
+                note_reaper(store, settings.run.namespace, runpod_fingerprint(settings))
     except RetrainError as error:
         notifier.say(f"that this reaper was here could not be written: {error}")
 

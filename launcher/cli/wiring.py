@@ -186,6 +186,7 @@ def storage_config(settings: Settings) -> S3Config:
 def pick_run(place: Workplace, run_id: str | None) -> str:
     """Return the run a command means: the one that begins with `run_id`, else the open one, else the newest.
 
+    A live canary that is closed has to be named: nothing of it is to be had.
     Raises UsageError when nothing, or more than one, fits.
     """
     if run_id is not None:
@@ -196,7 +197,7 @@ def pick_run(place: Workplace, run_id: str | None) -> str:
     else:
         records = place.journal.records(place.narrator.say)
         still_open = [record.run_id for record in records if not record.phase.closed]
-        fitting = still_open or [record.run_id for record in records][-1:]
+        fitting = still_open or [record.run_id for record in records if not record.spec.canary][-1:]
     if len(fitting) == 1:
         return fitting[0]
     if not fitting:

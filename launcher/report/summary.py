@@ -30,6 +30,7 @@ def summary(record: RunRecord, now: datetime) -> dict[str, Any]:
     return {
         "run_id": record.run_id,
         "output_name": record.spec.output_name,
+        "canary": record.spec.canary,
         "provider": record.spec.provider,
         "phase": record.phase.value,
         "exit_code": exit_code(record),

@@ -14,7 +14,7 @@ AWAY_SHOWN = 3
 def result_text(result: dict[str, Any]) -> str:
     """Return the text for what `launcher.report.summary.summary` returned."""
     lines = [
-        f"{result['output_name']} ({result['run_id']}): {result['phase']}",
+        f"{result['output_name']} ({_kind(result)}{result['run_id']}): {result['phase']}",
         *([f"  {result['outcome']}"] if result["outcome"] else []),
         "",
         *_checkpoints(result),
@@ -113,12 +113,16 @@ def _teardown(result: dict[str, Any]) -> list[str]:
     ]
 
 
+def _kind(result: dict[str, Any]) -> str:
+    return "live canary " if result["canary"] else ""
+
+
 def overview_text(results: Sequence[dict[str, Any]]) -> str:
     """Return a line for each run."""
     if not results:
         return "no runs\n"
     return "".join(
-        f"{result['run_id']}  {result['phase']:<12}  {result['output_name']}"
+        f"{result['run_id']}  {result['phase']:<12}  {_kind(result)}{result['output_name']}"
         f"  {len(result['checkpoints'])} checkpoint(s) home"
         f"  at most ${result['cost']['at_most_dollars']:.2f} of ${result['cost']['cap_dollars']:.2f}\n"
         for result in results

@@ -16,7 +16,7 @@ from launcher.home import Home
 from launcher.journal import Journal
 from launcher.model import Budget, Clocks, RunRecord, RunSpec
 from launcher.pods.runpod import RunpodPods, Wanted
-from launcher.pods.runpod_api import RunpodApi
+from launcher.pods.runpod_api import RunpodApi, Termination
 from tests.fakes.job import FakeJob
 from tests.fakes.pods import Notes
 from tests.fakes.store import FakeStore
@@ -24,6 +24,7 @@ from tests.simulators.runpod import FakeClock, Pod, Scripted, Simulator, Timing
 from tests.simulators.runpod.pod import Container
 
 BASE = "http://127.0.0.1"
+DISK_GB = 20
 TIMING = Timing(provision=2, start=20, restart=2, grace=10)
 
 
@@ -108,11 +109,11 @@ class Flights:
         self.notes = Notes()
         key = SecretStr(self.cloud.account_key)
         self.api = RunpodApi(key, base_url=f"{BASE}/v2", clock=self.clock, transport=self.cloud.transport())
-        self.pods = RunpodPods(self.api, Wanted(gpus=()), self.clock)
+        self.pods = RunpodPods(self.api, Wanted(gpus=(), disk_gb=DISK_GB), self.clock)
         home = Home(folder / "canary", folder)
         self.world = World(self.store, self.pods, self.clock, self.notes, home)
 
-    def record(self, *, cap: float = 0.10) -> RunRecord:
+    def record(self, *, cap: float = 0.10, price_ceiling: float | None = None) -> RunRecord:
         spec = RunSpec(
             output_name="night",
             namespace="tests",
@@ -120,18 +121,22 @@ class Flights:
             trainer=TrainerName.DIFFUSERS,
             recipe=Recipe(),
             inputs=(),
-            budget=Budget(cap_dollars=5, max_seconds=36000),
+            budget=Budget(cap_dollars=5, max_seconds=36000, price_ceiling=price_ceiling),
             clocks=Clocks(create_lag_seconds=60, leak_seconds=300),
             image="registry/image@sha256:" + "0" * 64,
-            disk_gb=20,
+            disk_gb=DISK_GB,
         )
         return canary_record(spec, self.world, cap_dollars=cap)
 
     def journal(self) -> Journal:
         return Journal(self.store, "doctor")
 
-    def fly(self, *, cap: float = 0.10) -> Flight:
-        return fly(self.world, self.journal(), self.record(cap=cap))
+    def fly(self, *, cap: float = 0.10, price_ceiling: float | None = None) -> Flight:
+        record = self.record(cap=cap, price_ceiling=price_ceiling)
+        return fly(self.world, self.journal(), record, forgotten=self._is_forgotten)
+
+    def _is_forgotten(self, pod_id: str) -> bool:
+        return self.api.terminate(pod_id) is Termination.NOT_KNOWN
 
     def records(self) -> tuple[RunRecord, ...]:
         return self.journal().records(lambda _: None)

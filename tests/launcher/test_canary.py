@@ -37,7 +37,7 @@ def test_a_pod_that_ends_itself_is_proof(flights: Flights) -> None:
     moments = flight.sighting.moments
     assert list(moments.values()) == sorted(moments.values())
     assert set(moments) == set(Moment)
-    result = result_of(flight, flights.world, version="1")
+    result = result_of(flight, flights.world, version="1", account="f00d")
     assert result.ended_itself
     assert flights.cloud.spent() <= result.charged_dollars <= 0.10
 
@@ -79,6 +79,48 @@ def test_a_host_that_fails_proves_nothing(flights: Flights) -> None:
     flight = flights.fly()
     assert flight.ended_itself is None
     assert Moment.GONE in flight.sighting.moments
+
+
+def hide(flights: Flights, seconds: float | None) -> None:
+    """From its first time on, let list and id not show the pod that does not end itself."""
+    until = None if seconds is None else flights.cloud.now() + timedelta(seconds=seconds)
+    for trouble, operation in ((Trouble.EMPTY, Operation.LIST), (Trouble.NOT_FOUND, Operation.GET)):
+        flights.cloud.trouble(trouble, operation, times=None, until=until)
+
+
+@pytest.mark.parametrize("seconds", [10, 50])
+def test_an_absence_within_the_lag_proves_nothing(flights: Flights, seconds: float) -> None:
+    flights.ends_itself = False
+    flights.clock.at[40] = lambda: hide(flights, seconds)
+    flight = flights.fly()
+    assert Moment.LAST_WORD in flight.sighting.moments
+    assert flight.ended_itself is False
+    assert flights.cloud.pods[0].ended_by == "account"
+
+
+def test_a_pod_that_its_provider_knows_when_asked_for_its_end_is_no_proof(flights: Flights) -> None:
+    flights.ends_itself = False
+    flights.clock.at[40] = lambda: hide(flights, None)
+    flight = flights.fly()
+    assert {Moment.LAST_WORD, Moment.GONE} <= set(flight.sighting.moments)
+    assert flight.ended_itself is None
+    assert "did not call it unknown" in flight.why
+    assert flights.cloud.pods[0].ended_by == "account"
+
+
+def test_an_end_that_is_not_answered_proves_nothing(flights: Flights) -> None:
+    flights.cloud.trouble(Trouble.SERVER_ERROR, Operation.DELETE, times=None, by_pods=False)
+    flights.clock.at[60] = flights.cloud.faults.answers.clear
+    flight = flights.fly()
+    assert Moment.GONE in flight.sighting.moments
+    assert flight.ended_itself is None
+    assert flights.cloud.pods[0].ended_by == "itself"
+
+
+def test_nothing_above_the_ceiling_is_rented(flights: Flights) -> None:
+    with pytest.raises(PodError, match="costs more than"):
+        flights.fly(price_ceiling=0.05)
+    assert not flights.cloud.pods
 
 
 def test_lags_are_measured(flights: Flights) -> None:
@@ -185,13 +227,14 @@ def test_one_canary_at_a_time(flights: Flights) -> None:
     "moments", [(), (Moment.GONE,), (Moment.LAST_WORD,), (Moment.LAST_WORD, Moment.GONE)]
 )
 @pytest.mark.parametrize("overstayed", [True, False])
+@pytest.mark.parametrize("forgotten", [True, False])
 def test_only_a_pod_that_goes_of_its_own_accord_is_proof(
-    moments: tuple[Moment, ...], *, untouched: bool, overstayed: bool
+    moments: tuple[Moment, ...], *, untouched: bool, overstayed: bool, forgotten: bool
 ) -> None:
-    sighting = Sighting(moments=dict.fromkeys(moments, 1.0), overstayed=overstayed)
+    sighting = Sighting(dict.fromkeys(moments, 1.0), overstayed=overstayed, forgotten=forgotten)
     verdict, why = judged(sighting, untouched=untouched)
     assert why
-    assert (verdict is True) == (moments == BOTH and untouched)
+    assert (verdict is True) == (moments == BOTH and untouched and forgotten)
     assert (verdict is False) == (moments == (Moment.LAST_WORD,) and overstayed)
 
 

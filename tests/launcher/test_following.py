@@ -16,6 +16,7 @@ from launcher.errors import UsageError
 from launcher.model import Phase, RunRecord, Watch
 from launcher.observe import Observer
 from launcher.reconcile import Seen
+from launcher.report.summary import summary
 from launcher.report.text import overview_text
 from tests.launcher.world import OUTPUT, RUN, FakeWorld
 
@@ -97,6 +98,22 @@ def test_a_command_means_the_open_run_or_the_one_that_is_named(fake: FakeWorld) 
         pick_run(place, None)
     with pytest.raises(UsageError, match="no run nowhere"):
         pick_run(place, "nowhere")
+
+
+def test_a_closed_canary_is_taken_by_its_name_alone_and_labelled(fake: FakeWorld) -> None:
+    place, _ = place_of(fake)
+    night = fake.record().model_copy(update={"phase": Phase.DONE, "closed_at": fake.store.now()})
+    spec = night.spec.model_copy(update={"output_name": "canary-default", "canary": True})
+    flown = night.model_copy(update={"run_id": "run-2", "spec": spec})
+    fake.journal().create(flown)
+    with pytest.raises(UsageError, match="no run yet"):
+        pick_run(place, None)
+    fake.journal().create(night)
+    assert [record.run_id for record in place.journal.records(print)] == [RUN, "run-2"]
+    assert pick_run(place, None) == RUN
+    assert pick_run(place, "run-2") == "run-2"
+    told = overview_text([summary(record, fake.store.now()) for record in (night, flown)])
+    assert [("live canary" in line) for line in told.splitlines()] == [False, True]
 
 
 def test_what_repeats_is_said_once_in_a_while() -> None:

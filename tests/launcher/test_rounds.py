@@ -49,7 +49,7 @@ def test_calls_of_the_provider_grow_with_pages_not_with_runs(fake: FakeWorld, co
         simulator.faults.conditions.page_size = PAGE
         key = SecretStr(simulator.account_key)
         with RunpodApi(key, clock=fake.clock, transport=simulator.transport()) as api:
-            pods = RunpodPods(api, Wanted(gpus=("NVIDIA A40",)), fake.clock)
+            pods = RunpodPods(api, Wanted(gpus=("NVIDIA A40",), disk_gb=20), fake.clock)
             world = replace(fake.world, pods=pods)
             assert [record.run_id for record in round_of(fake, world)] == names
             assert len(simulator.existing) == count

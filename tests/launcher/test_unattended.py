@@ -5,12 +5,14 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from pydantic import SecretStr
 
 from job.contract import keys
 from launcher.errors import UsageError
 from launcher.unattended import (
     CanaryResult,
     Demand,
+    fingerprint,
     is_ci,
     keep_canary,
     note_reaper,
@@ -19,7 +21,8 @@ from launcher.unattended import (
 from tests.fakes.store import FakeStore
 
 IMAGE = "registry/image@sha256:" + "0" * 64
-DEMAND = Demand("mine", IMAGE, canary_age=timedelta(days=30), reaper_age=timedelta(minutes=30))
+MINE, OTHERS = fingerprint(SecretStr("rpa_MINE")), fingerprint(SecretStr("rpa_OTHERS"))
+DEMAND = Demand("mine", MINE, IMAGE, canary_age=timedelta(days=30), reaper_age=timedelta(minutes=30))
 DAY = 24 * 3600.0
 
 
@@ -28,11 +31,14 @@ def store() -> FakeStore:
     return FakeStore()
 
 
-def canary(store: FakeStore, *, namespace: str = "mine", ended_itself: bool = True) -> None:
+def canary(
+    store: FakeStore, *, namespace: str = "mine", account: str = MINE, ended_itself: bool = True
+) -> None:
     result = CanaryResult(
         at=store.at,
         namespace=namespace,
         provider="runpod",
+        account=account,
         image=IMAGE,
         retrain="1",
         run_id="run-1",
@@ -49,14 +55,14 @@ def canary(store: FakeStore, *, namespace: str = "mine", ended_itself: bool = Tr
     keep_canary(store, result)
 
 
-def reaper(store: FakeStore, monkeypatch: pytest.MonkeyPatch, *minutes: float) -> None:
+def reaper(store: FakeStore, monkeypatch: pytest.MonkeyPatch, *minutes: float, account: str = MINE) -> None:
     """Let a reaper on another machine come at these times, in minutes from now."""
     start = store.at
     with monkeypatch.context() as there:
         there.setattr(socket, "gethostname", lambda: "elsewhere")
         for minute in minutes:
             store.at = start + timedelta(minutes=minute)
-            note_reaper(store, "mine")
+            note_reaper(store, "mine", account)
 
 
 def refusal(store: FakeStore, demand: Demand = DEMAND) -> str:
@@ -109,9 +115,27 @@ def test_a_reaper_that_came_once_is_no_schedule(store: FakeStore, monkeypatch: p
     assert "seen once" in refusal(store)
 
 
+def test_a_reaper_with_another_key_is_no_proof(store: FakeStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    reaper(store, monkeypatch, 0, 15, account=OTHERS)
+    assert "another key" in refusal(store)
+    reaper(store, monkeypatch, 15)
+    assert "seen once" in refusal(store)
+
+
+@pytest.mark.parametrize("account", [OTHERS, ""])
+def test_a_canary_of_another_key_is_no_proof(store: FakeStore, account: str) -> None:
+    canary(store, account=account)
+    assert "another key" in refusal(store)
+
+
+def test_a_fingerprint_tells_keys_apart_and_shows_nothing_of_them() -> None:
+    assert MINE == fingerprint(SecretStr("rpa_MINE")) != OTHERS
+    assert len(MINE) == 16 and set(MINE) <= set("0123456789abcdef")
+
+
 def test_a_reaper_of_this_machine_goes_down_with_it(store: FakeStore) -> None:
-    note_reaper(store, "mine")
-    note_reaper(store, "mine")
+    note_reaper(store, "mine", MINE)
+    note_reaper(store, "mine", MINE)
     assert "runs on this machine" in refusal(store)
 
 

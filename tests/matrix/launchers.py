@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from tests.matrix.night import Night
 
 POD_ID = re.compile(r"pods/[^/]+")
+DISK_GB = 400
+"""Of every pod. Billed beside its price: who forgets that is found out by a large one."""
 
 
 class Wire(httpx.BaseTransport):
@@ -56,7 +58,7 @@ def runpod(
 ) -> RunpodPods:
     """Return the provider as a process of its own reaches it."""
     api = RunpodApi(SecretStr(night.cloud.account_key), clock=clock, transport=Wire(night, clock, around))
-    wanted = Wanted(gpus=night.gpus, data_centers=night.data_centers)
+    wanted = Wanted(gpus=night.gpus, data_centers=night.data_centers, disk_gb=DISK_GB)
 
     def balance() -> Balance:
         def ask() -> Balance:

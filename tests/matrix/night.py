@@ -19,7 +19,7 @@ from tests.fakes.store import FakeStore
 from tests.launcher.world import RUN, FakeWorld
 from tests.matrix.faults import Fault
 from tests.matrix.judge import Judge
-from tests.matrix.launchers import Launcher, runpod
+from tests.matrix.launchers import DISK_GB, Launcher, runpod
 from tests.matrix.layers import ALL, Beside, Layer
 from tests.matrix.pods import MainProcess, Truth
 from tests.simulators.runpod import Scripted, Simulator
@@ -107,7 +107,7 @@ class Night:
                 "provider": "runpod",
                 "paid": True,
                 "image": "registry/retrain:1",
-                "disk_gb": 40,
+                "disk_gb": DISK_GB,
                 "clocks": clocks,
             }
         )

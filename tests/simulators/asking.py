@@ -4,12 +4,19 @@ from typing import Any
 
 import httpx
 
+from tests.simulators.runpod.ledger import HOURS_PER_MONTH
+
 A40 = "NVIDIA A40"
+DISK_GB = 40
+DISK_RATE = DISK_GB * 0.1 / HOURS_PER_MONTH
+"""US dollars an hour."""
+A40_RATE = 0.49 + DISK_RATE
+"""What an hour of the usual pod is billed."""
 
 
 def wanted(name: str = "night", **more: Any) -> dict[str, Any]:
     gpu = more.pop("gpu", {"id": A40, "count": 1})
-    return {"name": name, "image": "registry/image:1", "gpu": gpu, "disk": 40, **more}
+    return {"name": name, "image": "registry/image:1", "gpu": gpu, "disk": DISK_GB, **more}
 
 
 def rent(api: httpx.Client, name: str = "night", **more: Any) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.simulators.asking import A40, end_by_graph, graph, names, rent, status, wanted
+from tests.simulators.asking import A40, A40_RATE, end_by_graph, graph, names, rent, status, wanted
 from tests.simulators.conftest import Client
 from tests.simulators.runpod import FakeClock, KeyRights, Scripted, Simulator, Status, Timing
 from tests.simulators.runpod.checks import CONTRACT, Checks
@@ -49,7 +49,7 @@ def test_nothing_revives_a_pod_that_is_gone(cloud: Simulator, api: httpx.Client)
     with pytest.raises(BadTransition):
         cloud.host_restarts(pod_id)
     assert pod.status is Status.TERMINATED
-    assert cloud.spent() == pytest.approx(0.49 * 2 / 3600)
+    assert cloud.spent() == pytest.approx(A40_RATE * 2 / 3600)
 
 
 def test_actions_are_those_of_the_status(cloud: Simulator, api: httpx.Client) -> None:
@@ -81,7 +81,7 @@ def test_the_main_process_is_started_again_and_again() -> None:
         pod = night.existing[0]
         assert pod.status is Status.RUNNING
         assert [container.life for container in script.lives] == list(range(1, 12))
-        assert night.spent() == pytest.approx(0.49 * 125 / 3600)
+        assert night.spent() == pytest.approx(A40_RATE * 125 / 3600)
 
 
 def test_a_container_sees_what_is_injected() -> None:
@@ -192,7 +192,7 @@ def test_a_script_works_and_ends_its_own_pod() -> None:
         assert len(said) == 3
         assert night.existing == []
         assert [line.text for line in night.pods[0].logs if line.source == "container"][-1] == "epoch 2"
-        assert night.spent() == pytest.approx(0.49 * 145 / 3600)
+        assert night.spent() == pytest.approx(A40_RATE * 145 / 3600)
 
 
 def test_a_restart_asked_for_twice_starts_one_container(cloud: Simulator, api: httpx.Client) -> None:

@@ -15,13 +15,14 @@ from launcher.settings_model import Provider, Run
 from launcher.settings_pods import Pod, Runpod
 from tests.simulators.asking import A40
 from tests.simulators.runpod import Simulator
+from tests.simulators.runpod.ledger import HOURS_PER_MONTH
 
 
 def test_a_bill_lags_behind_and_then_is_what_was_charged(cloud: Simulator) -> None:
     clock = SystemClock()
     key = SecretStr(cloud.account_key)
     api = RunpodApi(key, base_url="https://runpod.test/v2", clock=clock, transport=cloud.transport())
-    pods = RunpodPods(api, Wanted(gpus=(A40,)), clock)
+    pods = RunpodPods(api, Wanted(gpus=(A40,), disk_gb=40), clock)
     (offer,) = pods.offers()
     pod = pods.create(PodSpec("retrain-a", offer, {}, image="registry/image:1", disk_gb=40))
     other = pods.create(PodSpec("retrain-b", offer, {}, image="registry/image:1", disk_gb=40))
@@ -32,7 +33,8 @@ def test_a_bill_lags_behind_and_then_is_what_was_charged(cloud: Simulator) -> No
     cloud.advance(600)
     late = pods.billed(pod.pod_id, since=pod.created_at, until=gone_at)
     assert early is not None and late is not None and early < late
-    assert late == pytest.approx(cloud.spent(pod.pod_id)) == pytest.approx(0.49 * 4000 / 3600)
+    assert late == pytest.approx(cloud.spent(pod.pod_id))
+    assert late == pytest.approx((0.49 + 40 * 0.10 / HOURS_PER_MONTH) * 4000 / 3600)
 
 
 @pytest.mark.parametrize("disk_gb", [40, 2000])
@@ -41,7 +43,6 @@ def test_the_price_of_an_offer_bounds_the_bill_with_the_disk_on_it(
 ) -> None:
     monkeypatch.setenv("RUNPOD_API_BASE_URL", cloud.serve())
     monkeypatch.setenv("RUNPOD_API_KEY", cloud.account_key)
-    cloud.faults.conditions.disk_usd_per_gb_month = 0.1
     settings = Settings(
         run=Run(provider=Provider.RUNPOD), runpod=Runpod(gpus=(A40,)), pod=Pod(image="i:1", disk_gb=disk_gb)
     )

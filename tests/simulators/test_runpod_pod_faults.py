@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.simulators.asking import end_by_graph, graph, names, rent, status
+from tests.simulators.asking import A40_RATE, DISK_RATE, end_by_graph, graph, names, rent, status
 from tests.simulators.conftest import Client
 from tests.simulators.runpod import (
     KeyRights,
@@ -29,7 +29,7 @@ def test_a_pod_boots_into_error(cloud: Simulator, api: httpx.Client) -> None:
     found = api.get(f"/v2/pods/{pod_id}").json()
     assert (found["status"], found["actions"]) == ("ERROR", ["start", "terminate"])
     assert status(api, healthy) == "RUNNING"
-    assert cloud.spent(pod_id) == pytest.approx(0.49)
+    assert cloud.spent(pod_id) == pytest.approx(A40_RATE)
 
 
 def test_a_pod_is_never_ready(cloud: Simulator, api: httpx.Client) -> None:
@@ -40,7 +40,7 @@ def test_a_pod_is_never_ready(cloud: Simulator, api: httpx.Client) -> None:
     found = api.get(f"/v2/pods/{first}").json()
     assert (found["status"], found["runtime"]) == ("RUNNING", None)
     assert status(api, second) == "PROVISIONING"
-    assert cloud.spent() == pytest.approx(9.8)
+    assert cloud.spent() == pytest.approx(20 * A40_RATE)
     api.delete(f"/v2/pods/{first}").raise_for_status()
     api.delete(f"/v2/pods/{second}").raise_for_status()
     assert cloud.existing == []
@@ -53,7 +53,7 @@ def test_a_container_restarts_for_ever(cloud: Simulator, api: httpx.Client) -> N
     assert status(api, pod_id) == "RUNNING"
     assert cloud.pods[0].life == 10
     assert sum("exited with code 1" in line.text for line in cloud.pods[0].logs) == 10
-    assert cloud.spent() == pytest.approx(0.49 * 74 / 3600)
+    assert cloud.spent() == pytest.approx(A40_RATE * 74 / 3600)
 
 
 def test_the_host_restarts_once(cloud: Simulator, api: httpx.Client) -> None:
@@ -65,7 +65,7 @@ def test_the_host_restarts_once(cloud: Simulator, api: httpx.Client) -> None:
     assert status(api, pod_id) == "RUNNING"
     cloud.advance(7200)
     assert cloud.pods[0].life == 2
-    assert cloud.spent() == pytest.approx(0.49 * 7355 / 3600)
+    assert cloud.spent() == pytest.approx(A40_RATE * 7355 / 3600)
     cloud.host_restarts(pod_id)
     cloud.advance(30)
     assert cloud.pods[0].life == 3
@@ -85,7 +85,7 @@ def test_the_host_kills_a_pod(cloud: Simulator, api: httpx.Client, leaves: Statu
     else:
         assert answer.json()["status"] == leaves
     seconds = 125 if leaves is not Status.ERROR else 3725
-    assert cloud.spent() == pytest.approx(0.49 * seconds / 3600)
+    assert cloud.spent() == pytest.approx(A40_RATE * seconds / 3600)
 
 
 def test_a_pod_ignores_sigterm(cloud: Simulator, api: httpx.Client) -> None:
@@ -99,7 +99,7 @@ def test_a_pod_ignores_sigterm(cloud: Simulator, api: httpx.Client) -> None:
     assert len(cloud.existing) == 1
     cloud.advance(1)
     assert cloud.existing == []
-    assert cloud.spent() == pytest.approx(0.49 * 35 / 3600)
+    assert cloud.spent() == pytest.approx(A40_RATE * 35 / 3600)
 
 
 def test_the_end_takes_a_while(cloud: Simulator, api: httpx.Client) -> None:
@@ -110,7 +110,7 @@ def test_the_end_takes_a_while(cloud: Simulator, api: httpx.Client) -> None:
     assert names(api) == ["night"]
     cloud.advance(1)
     assert names(api) == []
-    assert cloud.spent() == pytest.approx(0.49 * 60 / 3600)
+    assert cloud.spent() == pytest.approx(A40_RATE * 60 / 3600)
 
 
 @pytest.mark.parametrize("refuses", [True, False])
@@ -153,7 +153,7 @@ def test_terminate_is_refused_for_an_hour(cloud: Simulator, api: httpx.Client, c
     assert api.delete(f"/v2/pods/{pod_id}").status_code == 500
     cloud.advance(1)
     assert api.delete(f"/v2/pods/{pod_id}").status_code == 204
-    assert cloud.spent() == pytest.approx(0.49)
+    assert cloud.spent() == pytest.approx(A40_RATE)
 
 
 @pytest.mark.parametrize("rights", list(KeyRights))
@@ -200,11 +200,10 @@ def test_a_price_above_the_catalog(cloud: Simulator, api: httpx.Client) -> None:
     cloud.faults.next_pods.append(Misfortune(price_factor=3))
     assert rent(api)["cost"] == pytest.approx(1.47)
     cloud.advance(3600)
-    assert cloud.spent() == pytest.approx(1.47)
+    assert cloud.spent() == pytest.approx(1.47 + DISK_RATE)
 
 
 def test_disk_beside_the_price(cloud: Simulator, api: httpx.Client) -> None:
-    cloud.faults.conditions.disk_usd_per_gb_month = 0.1
     assert rent(api)["cost"] == 0.49
     cloud.advance(7300 * 3600 / 100)
     totals = api.get("/v2/billing/pods").json()["metadata"]["totals"]

@@ -6,7 +6,7 @@ from datetime import timedelta
 import httpx
 import pytest
 
-from tests.simulators.asking import A40, graph, names, rent, status, wanted
+from tests.simulators.asking import A40, A40_RATE, DISK_RATE, graph, names, rent, status, wanted
 from tests.simulators.runpod import Simulator
 
 
@@ -17,7 +17,7 @@ def test_billing_adds_up(cloud: Simulator, api: httpx.Client) -> None:
     cloud.advance(1800)
     api.delete(f"/v2/pods/{second}").raise_for_status()
     cloud.advance(3600)
-    truth = {first: 0.49 * 1.5, second: 2 * 0.79 * 2}
+    truth = {first: A40_RATE * 1.5, second: (2 * 0.79 + DISK_RATE) * 2}
     assert {pod_id: cloud.spent(pod_id) for pod_id in truth} == pytest.approx(truth)
     for size, records in (("hour", 4), ("day", 2), ("week", 2), ("month", 2), ("year", 2)):
         bill = api.get("/v2/billing/pods", params={"bucketSize": size}).raise_for_status().json()
@@ -25,7 +25,7 @@ def test_billing_adds_up(cloud: Simulator, api: httpx.Client) -> None:
         assert bill["metadata"]["totals"]["totalAmount"] == pytest.approx(sum(truth.values()))
         assert sum(r["totalAmount"] for r in bill["records"]) == pytest.approx(cloud.spent())
     one = api.get("/v2/billing/pods", params={"podId": first, "bucketSize": "hour", "lastN": 4}).json()
-    assert [r["totalAmount"] for r in one["records"]] == pytest.approx([0.49, 0.245])
+    assert [r["totalAmount"] for r in one["records"]] == pytest.approx([A40_RATE, A40_RATE / 2])
     assert cloud.balance == pytest.approx(100 - cloud.spent())
     answer = graph(api, "query { myself { clientBalance currentSpendPerHr spendLimit } }").json()
     assert answer["data"]["myself"]["clientBalance"] == pytest.approx(cloud.balance)
@@ -43,13 +43,13 @@ def test_billing_comes_every_five_minutes_and_may_go_by_the_minute(
     assert api.get(total).json()["metadata"]["totals"]["totalAmount"] == 0
     cloud.advance(170)
     assert api.get(total).json()["metadata"]["totals"]["gpuAmount"] == pytest.approx(0.49 * 3 / 60)
-    assert cloud.balance == pytest.approx(100 - 0.49 * 3 / 60)
+    assert cloud.balance == pytest.approx(100 - A40_RATE * 3 / 60)
 
 
 def test_at_balance_zero_pods_are_swept(cloud: Simulator, api: httpx.Client) -> None:
     kept = rent(api, "kept", mounts={"network": [{"volumeId": "v", "path": "/v"}]})["id"]
     rent(api, "swept")
-    cloud.set_balance(0.98)
+    cloud.set_balance(2 * A40_RATE)
     cloud.advance(3599)
     assert names(api) == ["kept", "swept"]
     cloud.advance(3600)

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
 from job.contract import keys
 from job.contract.schema import decode
@@ -13,7 +14,7 @@ from launcher.model import RunRecord
 from launcher.settings import Settings
 from launcher.settings_model import Provider, Run
 from launcher.storage.s3 import S3Store
-from launcher.unattended import ReaperBeat
+from launcher.unattended import ReaperBeat, fingerprint
 from tests.fakes.pods import Notes
 from tests.fakes.store import FakeStore
 from tests.simulators.runpod import Operation, Simulator, Trouble
@@ -24,6 +25,7 @@ RENTED = Settings(run=Run(provider=Provider.RUNPOD))
 @pytest.fixture(autouse=True)
 def no_ci(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CI", raising=False)
+    monkeypatch.setenv("RUNPOD_API_KEY", "rpa_TESTS")
 
 
 def start(settings: Settings = RENTED, *, detach: bool = True, accept_risk: bool = False) -> list[str]:
@@ -73,6 +75,7 @@ def test_a_reaper_shows_itself_in_the_bucket_when_nothing_is_left_due(
     assert execute(["reap", "--yes"]) == 0
     first = decode(ReaperBeat, embedded_store.get(key)[0])
     assert first.previous_at is None
+    assert first.account == fingerprint(SecretStr(cloud.account_key))
     assert execute(["reap", "--yes"]) == 0
     assert decode(ReaperBeat, embedded_store.get(key)[0]).previous_at == first.at
     cloud.trouble(Trouble.SERVER_ERROR, Operation.LIST, times=None)

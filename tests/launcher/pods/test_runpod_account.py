@@ -13,6 +13,7 @@ from launcher.errors import PodError
 from launcher.pods.runpod_account import balance
 from launcher.pods.runpod_client import ADDRESS_VARIABLE
 from tests.simulators.runpod import FakeClock, Operation, Simulator, Trouble
+from tests.simulators.runpod.ledger import HOURS_PER_MONTH
 
 HIDDEN = str(SecretStr("any"))
 STORED_KEY = """
@@ -31,7 +32,7 @@ def test_the_balance_is_the_accounts(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(ADDRESS_VARIABLE, cloud.serve())
         found = balance(SecretStr(cloud.account_key))
     assert found.dollars == pytest.approx(12.5)
-    assert found.spend_per_hour == pytest.approx(0.49)
+    assert found.spend_per_hour == pytest.approx(0.49 + 20 * 0.1 / HOURS_PER_MONTH)
 
 
 @pytest.mark.parametrize("trouble", [Trouble.UNAUTHORIZED, Trouble.MALFORMED, Trouble.BAD_GATEWAY, None])

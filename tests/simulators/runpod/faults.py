@@ -135,8 +135,8 @@ class Conditions:
     billing_refresh_seconds: float = 300.0
     billed_by_seconds: int = 1
     """What a pod's time is rounded up to; 60 where billing is by the minute."""
-    disk_usd_per_gb_month: float = 0.0
-    """Charged on top of `cost` when set. A guess."""
+    disk_usd_per_gb_month: float = 0.1
+    """Charged on top of `cost`: RunPod's documented price."""
     volume_usd_per_gb_month: float = 0.2
     """What a persistent mount costs while its pod is stopped. A guess."""
     hours_of_balance_to_deploy: float = 1.0
