@@ -150,7 +150,7 @@ RULES = (
     Rule(
         "a pod that does not show may yet show",
         "launcher/judgement.py",
-        "return seconds_between(attempt.asked_at or attempt.intent_at, listed_at) > lag_seconds",
+        "return seconds_between(asked_at, listed_at) > lag_seconds",
         "return True",
     ),
     Rule(
@@ -283,10 +283,10 @@ RULES = (
     Rule(
         "pods are looked at before the bucket",
         "launcher/observe.py",
-        "return self._stored(attempt, shown)",
+        "seen = self._stored(attempt, shown)\n",
         "stored = self._stored(attempt, shown)\n"
         "            late = Roster(self.pods, self.store.now())\n"
-        "            return replace(stored, pods=self._pods_of(attempt, late), listed_at=late.at)",
+        "            seen = replace(stored, pods=self._pods_of(attempt, late), listed_at=late.at)\n",
     ),
     Rule(
         "an attempt is collected only on a look at its results",

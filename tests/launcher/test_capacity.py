@@ -56,6 +56,12 @@ def night_of_refusals(
             seconds += look
 
 
+def test_each_pause_is_twice_as_long_up_to_ten_minutes(plain: RunRecord) -> None:
+    asked, _, _ = night_of_refusals(patient(plain, 3600), [Offer("card", 0.5)])
+    assert asked[:6] == [0, 60, 180, 420, 900, 1500] and asked[-1] == 3600
+    assert max(later - earlier for earlier, later in pairwise(asked)) == LONGEST_PAUSE
+
+
 @settings(max_examples=10, deadline=None)
 @given(count=st.integers(1, 12), hours=st.sampled_from([0.001, 2.0, 8.0]))
 def test_a_night_of_refusals_fits_into_a_record(plain: RunRecord, count: int, hours: float) -> None:
@@ -67,12 +73,6 @@ def test_a_night_of_refusals_fits_into_a_record(plain: RunRecord, count: int, ho
     assert hours * 3600 <= asked[-1] <= end <= hours * 3600 + LOOK + (count + 1) * POLL
     again = [(asked[number], later) for number, later in enumerate(asked[count:])]
     assert all(later - earlier >= FIRST_PAUSE for earlier, later in again if later < hours * 3600)
-
-
-def test_each_pause_is_twice_as_long_up_to_ten_minutes(plain: RunRecord) -> None:
-    asked, _, _ = night_of_refusals(patient(plain, 3600), [Offer("card", 0.5)])
-    assert asked[:6] == [0, 60, 180, 420, 900, 1500] and asked[-1] == 3600
-    assert max(later - earlier for earlier, later in pairwise(asked)) == LONGEST_PAUSE
 
 
 def test_what_was_not_on_offer_before_is_asked_for_at_once(plain: RunRecord) -> None:

@@ -10,7 +10,7 @@ from job.contract import keys
 from job.contract.schema import decode
 from launcher.actions import World
 from launcher.errors import LeaseHeld, UnreadableRecord
-from launcher.model import Lease, RunRecord
+from launcher.model import Lease, Phase, RunRecord
 from launcher.pods.runpod import RunpodPods, Wanted
 from launcher.pods.runpod_api import RunpodApi
 from launcher.ports import Pod, PodSpec
@@ -26,8 +26,10 @@ def start(fake: FakeWorld, count: int, *, provider: str = "process") -> list[str
     record = fake.record()
     for number in range(count):
         name = f"punks{number:03d}"
-        spec = record.spec.model_copy(update={"output_name": name, "provider": provider, "image": "a/b:1"})
-        spec = spec.model_copy(update={"disk_gb": 20})
+        # A run's files carry its recipe's name: two runs of one name would overwrite each other's for ever.
+        recipe = record.spec.recipe.model_copy(update={"output_name": name})
+        spec = record.spec.model_copy(update={"output_name": name, "recipe": recipe, "provider": provider})
+        spec = spec.model_copy(update={"image": "a/b:1", "disk_gb": 20})
         one = record.model_copy(update={"run_id": f"run-{number:03d}", "spec": spec})
         journal = fake.journal()
         journal.release(journal.create(one))
@@ -107,10 +109,11 @@ def test_a_pass_with_nothing_to_do_takes_few_requests_and_no_lease(fake: FakeWor
 
 
 def test_closed_runs_are_left_alone(fake: FakeWorld) -> None:
-    start(fake, 2)
+    names = start(fake, 2)
     for _ in range(60):
         round_of(fake, fake.world)
         fake.clock.sleep(5)
+    assert [fake.journal().read(name).phase for name in names] == [Phase.DONE] * 2
     assert round_of(fake, fake.world) == []
 
 
