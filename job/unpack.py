@@ -6,6 +6,7 @@ Nothing in an archive is believed: where its entries go, what they are, how larg
 
 import errno
 import lzma
+import shutil
 import stat
 import struct
 import tarfile
@@ -178,9 +179,29 @@ def unpack_tar(path: Path, folder: Path) -> None:
                     raise JobError(
                         Reason.BAD_INPUT, f"the resume state holds {member.name!r}, a link or a device"
                     )
-                archive.extract(member, folder, filter="data")
+                _write_member(archive, member, folder)
     except _DAMAGED_TAR:
         raise JobError(Reason.BAD_INPUT, "the resume state is no safe tar file") from None
+
+
+def _write_member(archive: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) -> None:
+    """Write one file or folder; neither owner, mode nor time of the archive's is taken over.
+
+    By hand: tarfile's own filter came with Python 3.11.4, and systems in use have earlier ones.
+    """
+    target = folder / member.name
+    if not target.resolve().is_relative_to(folder.resolve()):
+        raise JobError(
+            Reason.BAD_INPUT, f"the resume state holds {member.name!r}, a path that leads out of it"
+        )
+    if member.isdir():
+        target.mkdir(parents=True, exist_ok=True)
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    content = archive.extractfile(member)
+    assert content is not None  # a regular file has content
+    with content, target.open("wb") as file:
+        shutil.copyfileobj(content, file)
 
 
 def _refuse_collisions(archive: Zip, images: list[Entry]) -> None:

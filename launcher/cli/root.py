@@ -86,7 +86,9 @@ def root(*, debug: bool) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its code. `arguments` are the process's unless given."""
     heed()
-    sys.exit(execute(sys.argv[1:] if arguments is None else arguments))
+    code = execute(sys.argv[1:] if arguments is None else arguments)
+    _drop_what_nobody_reads()
+    sys.exit(code)
 
 
 def execute(arguments: Sequence[str]) -> int:
@@ -115,12 +117,19 @@ def execute(arguments: Sequence[str]) -> int:
         return interrupted_code(exc)
     except Exception as exc:  # noqa: BLE001 - the last resort; everything expected was translated before
         if _nobody_reads(exc):
-            # Python would try to flush what is buffered, and complain, at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return _PIPE_CLOSED
         _report_crash(exc, debug=debug)
         return Exit.INFRASTRUCTURE
     return code if isinstance(code, int) else Exit.DONE
+
+
+def _drop_what_nobody_reads() -> None:
+    """Python would try to write what is buffered once more at exit, fail, and exit with 120."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _complain(sentence: str, next_step: str) -> None:

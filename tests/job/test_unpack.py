@@ -189,6 +189,9 @@ def tar(path: Path, name: str, kind: bytes = tarfile.REGTYPE, link: str = "") ->
     ("name", "kind", "link"),
     [
         ("../evil", tarfile.REGTYPE, ""),
+        ("deep/../../evil", tarfile.REGTYPE, ""),
+        ("../evil", tarfile.DIRTYPE, ""),
+        ("/retrain-evil", tarfile.REGTYPE, ""),
         ("evil", tarfile.SYMTYPE, "/etc/passwd"),
         ("evil", tarfile.LNKTYPE, "/etc/passwd"),
         ("evil", tarfile.FIFOTYPE, ""),
@@ -200,6 +203,7 @@ def test_tars_that_attack(tmp_path: Path, name: str, kind: bytes, link: str) -> 
         unpack_tar(tar(tmp_path / "t.tar", name, kind, link), tmp_path / "in")
     assert caught.value.reason is Reason.BAD_INPUT
     assert not (tmp_path / "evil").exists() and not (tmp_path / "in/evil").exists()
+    assert not Path("/retrain-evil").exists()
 
 
 def test_what_is_no_tar(tmp_path: Path) -> None:

@@ -146,8 +146,10 @@ def test_an_id_that_is_none_of_ours_is_refused(pods: ProcessPods) -> None:
 def test_a_pod_is_found_although_its_folder_was_deleted(
     pods: ProcessPods, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run_instead_of_the_job(monkeypatch, tmp_path, "import time; time.sleep(600)")
+    run_instead_of_the_job(monkeypatch, tmp_path, "import time; print('up', flush=True); time.sleep(600)")
     pod = pods.create(spec())
+    # Python does not start in a folder that is gone.
+    until(lambda: pods.logs(pod.pod_id) == ["up"])
     shutil.rmtree(tmp_path / "pods")
     assert [found.pod_id for found in pods.find(pod.name)] == [pod.pod_id]
     assert pods.terminate(pod.pod_id) is True and pods.find(pod.name) == []
