@@ -11,8 +11,7 @@ from datetime import timedelta
 from job.contract.reasons import Reason
 from job.contract.records import ArtefactKind, Receipt, Scores
 from job.contract.schema import ContractError, decode
-from launcher.choice import waits_until
-from launcher.disowning import disown
+from launcher.ending.disowning import disown
 from launcher.errors import (
     AccountRefused,
     CapacityError,
@@ -27,16 +26,17 @@ from launcher.errors import (
     StorageError,
     UsageError,
 )
-from launcher.fetching import Fetched, fetch_all
-from launcher.forecast import outlook, shortfall
-from launcher.home import Home
 from launcher.inheritance import inherit
 from launcher.journal import Held, Journal
-from launcher.losses import loss_table
 from launcher.manifests import pod_spec
 from launcher.model import Attempt, Brought, Ending, Missing, Phase, RunRecord
+from launcher.money.choice import waits_until
+from launcher.money.forecast import outlook, shortfall
 from launcher.ports import Clock, Notifier, Pods, Store
 from launcher.reconcile import Create, Seen, Terminate
+from launcher.results.fetching import Fetched, fetch_all
+from launcher.results.home import Home
+from launcher.results.losses import loss_table
 
 RENEWALS = 3
 """How often a lease is renewed in its own length while something long goes on."""

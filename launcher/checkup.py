@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from launcher.clock import SystemClock
 from launcher.errors import RetrainError
+from launcher.machine.clock import SystemClock
 
 SKEW_SECONDS_MAX = 60
 """Stores refuse signatures that are 15 minutes off; a minute is a clock that nobody sets."""

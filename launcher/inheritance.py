@@ -12,13 +12,13 @@ from job.contract.manifest import InputRole, evaluated_epochs
 from job.contract.records import ArtefactKind, Receipt
 from job.contract.schema import ContractError, decode
 from launcher.errors import IntegrityError, ObjectMissing
-from launcher.files import disk_errors
-from launcher.home import Home
+from launcher.machine.files import disk_errors
 from launcher.manifests import Inheritance
 from launcher.model import InputFile, RunRecord
 from launcher.observe import MESSAGE_BYTES_MAX
 from launcher.ports import Notifier, Store
-from launcher.pullback import PullBack
+from launcher.results.home import Home
+from launcher.results.pullback import PullBack
 
 
 def inherit(

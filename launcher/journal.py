@@ -13,7 +13,6 @@ from datetime import timedelta
 
 from job.contract import keys
 from job.contract.schema import ContractError, decode
-from launcher.billing import Bill
 from launcher.errors import (
     LeaseHeld,
     ObjectMissing,
@@ -23,8 +22,9 @@ from launcher.errors import (
     UnreadableRecord,
     UsageError,
 )
-from launcher.machine import ProcessIdentity
+from launcher.machine.processes import ProcessIdentity
 from launcher.model import Lease, RunRecord, seconds_between
+from launcher.money.billing import Bill
 from launcher.ports import Store
 
 RECORD_FOLLOWS_SECONDS = 120

@@ -11,7 +11,7 @@ from job.contract.events import Failed, Finished, Progress, TrainingStarted
 from job.contract.reasons import Reason
 from job.contract.records import Claim, Heartbeat, Receipt, Stage
 from launcher.model import Attempt, Ending, RunRecord, Watch, seconds_between
-from launcher.pace import Pace
+from launcher.money.pace import Pace
 from launcher.ports import Pod, PodState
 
 MESSAGE_LENGTH = 1000

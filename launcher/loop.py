@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from launcher.actions import Actions, World, narrate
-from launcher.enforcement import Enforcement
+from launcher.ending.enforcement import Enforcement
 from launcher.errors import (
     DeadlineCame,
     Leaked,

@@ -14,8 +14,8 @@ from job.contract.reasons import Reason
 from job.contract.recipe import Recipe, TrainerName
 from job.contract.records import ArtefactKind, Receipt, Scores
 from job.contract.schema import Message, Utc, Wire
-from launcher.billing import Bill
-from launcher.pace import Pace, Speed
+from launcher.money.billing import Bill
+from launcher.money.pace import Pace, Speed
 
 Seconds = Annotated[float, Field(ge=0)]
 Dollars = Annotated[float, Field(ge=0)]

@@ -17,7 +17,7 @@ from job.contract.schema import ContractError, M, decode
 from launcher.errors import ObjectMissing, PodError, StorageError
 from launcher.judgement import AttemptSeen, plain
 from launcher.model import Attempt, RunRecord, seconds_between
-from launcher.pace import pace_of
+from launcher.money.pace import pace_of
 from launcher.ports import Pod, Pods, PodState, Store, Stored
 from launcher.reconcile import Seen, wants_offers
 from launcher.roster import Roster

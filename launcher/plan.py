@@ -11,7 +11,7 @@ from job.contract.manifest import EvaluationPlan, SamplePrompt, Timing
 from job.contract.recipe import TrainerName
 from launcher.errors import UsageError
 from launcher.model import Budget, Clocks, InputFile, RunSpec
-from launcher.settings_model import Provider, Settings
+from launcher.settings.model import Provider, Settings
 
 LAG_SECONDS = {Provider.PROCESS: 1.0, Provider.DOCKER: 45.0}
 """How long what was asked for on this machine may not show: a process is there at once, a container that its

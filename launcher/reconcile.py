@@ -11,11 +11,11 @@ from datetime import datetime
 from job.contract.manifest import expected_results
 from job.contract.reasons import Reason
 from job.contract.records import Receipt, Stage
-from launcher.budget import Window, ceiling_of, window
-from launcher.choice import NoChoice, Pause, choose, is_waiting, wait, waits_since
-from launcher.forecast import outlook
 from launcher.judgement import AttemptSeen, judge, reopened, shows_again
 from launcher.model import Attempt, Ending, Missing, Phase, RunRecord, seconds_between
+from launcher.money.budget import Window, ceiling_of, window
+from launcher.money.choice import NoChoice, Pause, choose, is_waiting, wait, waits_since
+from launcher.money.forecast import outlook
 from launcher.naming import PodName
 from launcher.outcome import outcome
 from launcher.ports import Offer

@@ -16,12 +16,12 @@ from launcher.dataset.checks import check, require_sound
 from launcher.dataset.packing import pack
 from launcher.dataset.reading import open_dataset
 from launcher.errors import UsageError
-from launcher.files import disk_errors, sha256_of
-from launcher.home import Home
+from launcher.machine.files import disk_errors, sha256_of
 from launcher.manifests import EXPIRY_MARGIN, refuse_early_expiry
 from launcher.model import InputFile, RunRecord
 from launcher.plan import evaluation_plan, prompts_of_captions, prompts_of_ruler, run_spec
 from launcher.ports import Notifier, Store
+from launcher.results.home import Home
 from launcher.settings import Settings, example_dir
 from launcher.weights import check_base, check_init_weights
 

@@ -18,7 +18,7 @@ SDKS = {
 }
 CORE = (
     *("model", "ports", "reconcile", "judgement", "selection", "outcome", "errors", "timekeeping"),
-    *("budget", "billing", "pace", "speeds", "forecast", "choice"),
+    *("money/budget", "money/billing", "money/pace", "money/speeds", "money/forecast", "money/choice"),
 )
 
 

@@ -4,9 +4,9 @@ import os
 from datetime import timedelta
 
 from launcher.cli.providers import runpod_fingerprint
+from launcher.ending.unattended import Demand, is_ci, require_proof
 from launcher.ports import Notifier, Store
 from launcher.settings import Provider, Settings
-from launcher.unattended import Demand, is_ci, require_proof
 
 
 def demand_of(settings: Settings) -> Demand:

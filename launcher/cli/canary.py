@@ -5,23 +5,23 @@ from dataclasses import replace
 from datetime import timedelta
 
 from launcher import __version__
-from launcher.audit import audited
-from launcher.canary import Flight, canary_record, fly, result_of
 from launcher.cli.follow import noting_leaks
 from launcher.cli.narrator import Narrator
 from launcher.cli.providers import canary_pods, require_startable, runpod_api, runpod_fingerprint, runpod_key
 from launcher.cli.wiring import Workplace, workplace
+from launcher.ending.canary import Flight, canary_record, fly, result_of
+from launcher.ending.unattended import CanaryResult, keep_canary
 from launcher.errors import Exit, UsageError
-from launcher.files import disk_errors, write_atomically
-from launcher.home import Home
+from launcher.machine.files import disk_errors, write_atomically
 from launcher.model import RunRecord
+from launcher.money.audit import audited
 from launcher.plan import run_spec
 from launcher.pods.runpod_api import Termination
 from launcher.ports import Pods, Store
+from launcher.results.home import Home
 from launcher.settings import Provider, Settings
 from launcher.storage.probe import require_conditions
 from launcher.storage.s3 import S3Store
-from launcher.unattended import CanaryResult, keep_canary
 
 BILL_POLL_SECONDS = 60.0
 
@@ -29,7 +29,7 @@ BILL_POLL_SECONDS = 60.0
 def live_canary(settings: Settings, *, bill_minutes: float, as_json: bool) -> int:
     """Fly a canary under the configured cap, keep and print its result, and return the exit code.
 
-    Raises what `launcher.canary.fly` raises, and UsageError where nothing can be rented.
+    Raises what `launcher.ending.canary.fly` raises, and UsageError where nothing can be rented.
     """
     if settings.run.provider is not Provider.RUNPOD:
         raise UsageError("a live canary rents a pod", next_step="give --provider runpod")

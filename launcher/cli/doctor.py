@@ -166,8 +166,8 @@ def _account(settings: "Settings") -> Iterator[Finding]:
 def _unattended(settings: "Settings") -> Iterator[Finding]:
     from launcher.cli.attendance import demand_of
     from launcher.cli.wiring import storage_config
+    from launcher.ending.unattended import require_proof
     from launcher.storage.s3 import S3Store
-    from launcher.unattended import require_proof
 
     try:
         detail = require_proof(S3Store(storage_config(settings)), demand_of(settings))

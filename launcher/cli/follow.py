@@ -5,13 +5,13 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from launcher.audit import audited
 from launcher.cli.signals import interrupted_code
 from launcher.cli.view import showing
 from launcher.cli.wiring import Workplace
 from launcher.errors import Exit, Leaked
 from launcher.loop import Loop
 from launcher.model import Phase, RunRecord
+from launcher.money.audit import audited
 from launcher.report.summary import exit_code, summary
 from launcher.report.text import leaked_lines, result_text
 

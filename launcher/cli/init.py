@@ -22,7 +22,7 @@ def command(*, force: bool, output: Path | None) -> None:
     from launcher.cli.leaks import show_noted_leaks
     from launcher.cli.narrator import Narrator
     from launcher.settings import CONFIG_NAME
-    from launcher.settings_template import template
+    from launcher.settings.template import template
 
     show_noted_leaks(Narrator())
     path = output or Path(CONFIG_NAME)

@@ -6,9 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from launcher.ending.haste import Hurried
+from launcher.ending.leaks import LeakNote, LeakNotes
 from launcher.errors import RetrainError
-from launcher.haste import Hurried
-from launcher.leaks import LeakNote, LeakNotes
 from launcher.loop import LEAKED_PASSES, Loop
 from launcher.model import Phase, RunRecord
 from launcher.ports import Notifier

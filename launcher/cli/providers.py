@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
 
-from launcher.clock import SystemClock
+from launcher.ending.unattended import fingerprint
 from launcher.errors import UsageError
-from launcher.loopback import is_loopback
+from launcher.machine.clock import SystemClock
+from launcher.machine.loopback import is_loopback
 from launcher.pods.process import ProcessPods, machine_id
 from launcher.ports import Pods
 from launcher.settings import Provider, Settings
-from launcher.settings_model import Storage
-from launcher.unattended import fingerprint
+from launcher.settings.model import Storage
 
 if TYPE_CHECKING:
     from launcher.pods.docker import DockerPods
@@ -108,7 +108,7 @@ def docker_pods(settings: Settings) -> "DockerPods":
     """Return the provider of containers; its engine is not asked anything by that."""
     from launcher.pods.docker import DockerPods
     from launcher.pods.docker_engine import Engine
-    from launcher.settings_pods import DockerGpus
+    from launcher.settings.pods import DockerGpus
 
     return DockerPods(
         Engine(),
@@ -176,7 +176,7 @@ def runpod_account(settings: Settings) -> "Account":
 def _wanted(settings: Settings) -> "Wanted":
     from launcher.pods.runpod import Wanted
     from launcher.pods.runpod_models import Cloud
-    from launcher.settings_pods import RunpodCloud
+    from launcher.settings.pods import RunpodCloud
 
     rented = settings.runpod
     return Wanted(

@@ -11,9 +11,9 @@ from launcher.cli.options import SettingsFlags, settings_options
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from launcher.ending.reap import Verdict
+    from launcher.ending.reaper import Reaper, Sight
     from launcher.ports import Notifier
-    from launcher.reap import Verdict
-    from launcher.reaper import Reaper, Sight
     from launcher.settings import Settings
 
 
@@ -69,10 +69,10 @@ def reaper_of(settings: "Settings", notifier: "Notifier", *, run_id: str | None 
     from datetime import timedelta
 
     from launcher.cli.providers import pods_of
-    from launcher.clock import SystemClock
+    from launcher.ending.reaper import Reaper
+    from launcher.machine.clock import SystemClock
     from launcher.plan import create_lag_seconds
     from launcher.ports import Store
-    from launcher.reaper import Reaper
 
     def store() -> AbstractContextManager[Store | None]:
         # Only now: where no pod of ours is found, no store is asked, and its library is not even loaded.
@@ -93,7 +93,7 @@ def reaper_of(settings: "Settings", notifier: "Notifier", *, run_id: str | None 
 
 def _forget_gone(settings: "Settings", reaper: "Reaper", sight: "Sight", left: "Sequence[Verdict]") -> None:
     """Remove this workspace's notes of leaked pods that are proven gone, whoever ended them."""
-    from launcher.leaks import LeakNotes
+    from launcher.ending.leaks import LeakNotes
 
     notes = LeakNotes(settings.run.workspace)
     noted = [note for note in notes.read() if reaper.reaches(note.provider, note.place)]
@@ -111,8 +111,8 @@ def _show_itself(settings: "Settings", notifier: "Notifier") -> None:
         return
     from launcher.cli.providers import runpod_fingerprint
     from launcher.cli.wiring import store_as_it_is
+    from launcher.ending.unattended import note_reaper
     from launcher.errors import RetrainError
-    from launcher.unattended import note_reaper
 
     try:
         with store_as_it_is(settings, notifier) as store:

@@ -31,10 +31,10 @@ def command(*, as_json: bool, trim: bool, detach: bool, accept_risk: bool, flags
     from launcher.errors import UsageError
     from launcher.loop import Loop
     from launcher.model import RunRecord
+    from launcher.money.terms import settle, with_speeds
     from launcher.staging import stage
     from launcher.storage.probe import require_conditions
     from launcher.storage.s3 import S3Store
-    from launcher.terms import settle, with_speeds
 
     settings = flags.load()
     require_startable(settings)

@@ -18,10 +18,10 @@ from rich.table import Table
 from rich.text import Text
 
 from job.contract.events import Progress, Sampled
-from launcher.budget import spent_at_most
 from launcher.cli.narrator import Narrator
-from launcher.forecast import expected_words, outlook
 from launcher.model import Attempt, Phase, RunRecord, seconds_between
+from launcher.money.budget import spent_at_most
+from launcher.money.forecast import expected_words, outlook
 from launcher.observe import Observer
 from launcher.reconcile import Seen
 

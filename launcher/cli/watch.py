@@ -20,16 +20,16 @@ from pathlib import Path
 from pydantic import SecretStr
 
 from launcher.cli.reap import reaper_of
-from launcher.clock import SystemClock
+from launcher.ending.watchdog import Watchdog
 from launcher.errors import Exit, UsageError
-from launcher.files import keep_end
-from launcher.locking import FileLock
-from launcher.machine import ProcessIdentity
+from launcher.machine.clock import SystemClock
+from launcher.machine.files import keep_end
+from launcher.machine.locking import FileLock
+from launcher.machine.processes import ProcessIdentity
 from launcher.model import RunRecord
 from launcher.ports import Notifier
 from launcher.settings import Settings
-from launcher.settings_model import ENVIRONMENT_PREFIX, NESTING
-from launcher.watchdog import Watchdog
+from launcher.settings.model import ENVIRONMENT_PREFIX, NESTING
 
 SOURCES = Path(__file__).parents[2]
 START_SECONDS = 20.0

@@ -8,13 +8,13 @@ from launcher.actions import World
 from launcher.cli.leaks import retry_leaked, show_noted_leaks
 from launcher.cli.narrator import Narrator
 from launcher.cli.providers import pods_of
-from launcher.clock import SystemClock
+from launcher.ending.leaks import LeakNotes
 from launcher.errors import RetrainError, StorageError, UsageError
-from launcher.home import Home
 from launcher.journal import Journal, this_launcher
-from launcher.leaks import LeakNotes
+from launcher.machine.clock import SystemClock
 from launcher.model import RunRecord
 from launcher.ports import Notifier, Store
+from launcher.results.home import Home
 from launcher.settings import Settings
 from launcher.storage.embedded import EmbeddedServer
 from launcher.storage.s3 import S3Store

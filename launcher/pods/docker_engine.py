@@ -21,7 +21,7 @@ from urllib3.exceptions import HTTPError
 
 from launcher.errors import PodError
 from launcher.judgement import plain
-from launcher.loopback import is_loopback
+from launcher.machine.loopback import is_loopback
 
 ANSWER_SECONDS = 30
 """For any answer. A create that comes to something later is found by its name."""

@@ -14,7 +14,7 @@ import httpx
 from launcher import __version__
 from launcher.checkup import Finding
 from launcher.errors import PodError, UsageError
-from launcher.loopback import is_loopback
+from launcher.machine.loopback import is_loopback
 
 ANSWER_SECONDS = 10.0
 MAX_BYTES = 4 << 20

@@ -15,7 +15,7 @@ import httpx
 from pydantic import BaseModel, SecretStr, ValidationError
 from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_exponential
 
-from launcher.clock import SystemClock
+from launcher.machine.clock import SystemClock
 from launcher.pods.runpod_client import BASE_URL, connect
 from launcher.pods.runpod_errors import WORTH_RETRYING, Kind, RunpodError, failure, unreadable
 from launcher.pods.runpod_http import Answer, Call, exchange

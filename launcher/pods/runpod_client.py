@@ -8,7 +8,7 @@ from pydantic import SecretStr
 
 from launcher import __version__
 from launcher.errors import UsageError
-from launcher.loopback import is_loopback
+from launcher.machine.loopback import is_loopback
 
 BASE_URL = "https://api.runpod.io/v2"
 ADDRESS_VARIABLE = "RUNPOD_API_BASE_URL"

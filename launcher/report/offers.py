@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from launcher.choice import Appraisal
-from launcher.forecast import Forecast
+from launcher.money.choice import Appraisal
+from launcher.money.forecast import Forecast
 
 SHOWN_MAX = 15
 """Offers listed: what is left out is dearer or cannot be taken."""

@@ -8,9 +8,7 @@ from typing import Any
 
 from job.contract.keys import START_EPOCH
 from job.contract.records import ArtefactKind, Score, Scores
-from launcher.budget import spent_at_most
 from launcher.errors import Exit
-from launcher.forecast import outlook
 from launcher.model import (
     Attempt,
     Phase,
@@ -19,6 +17,8 @@ from launcher.model import (
     estimated_dollars,
     seconds_between,
 )
+from launcher.money.budget import spent_at_most
+from launcher.money.forecast import outlook
 from launcher.outcome import final_ending, outcome
 from launcher.report.receipt import receipt
 from launcher.selection import clear_of

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from launcher.checkup import Finding, failed
 from launcher.errors import RetrainError
-from launcher.locking import FileLock
-from launcher.machine import boot_id
+from launcher.machine.locking import FileLock
+from launcher.machine.processes import boot_id
 from launcher.storage import daemons, weed
 from launcher.storage.daemons import Daemon
 from launcher.storage.server_state import LOCK, NAME, ServerState

@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 
 from launcher.errors import StorageError
-from launcher.machine import ProcessIdentity
+from launcher.machine.processes import ProcessIdentity
 from launcher.storage import weed
 
 END_SECONDS = 20.0

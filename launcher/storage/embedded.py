@@ -12,8 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from launcher.errors import StorageError
-from launcher.files import disk_errors
-from launcher.locking import FileLock
+from launcher.machine.files import disk_errors
+from launcher.machine.locking import FileLock
 from launcher.storage import daemons, weed
 from launcher.storage.daemons import Daemon
 from launcher.storage.launching import START_SECONDS, Launch

@@ -11,8 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from launcher.errors import LocalDiskError, StorageError
-from launcher.locking import FileLock
-from launcher.machine import ProcessIdentity
+from launcher.machine.locking import FileLock
+from launcher.machine.processes import ProcessIdentity
 from launcher.storage import daemons, weed
 from launcher.storage.local_bucket import bucket_of, make_ready, starting_client
 from launcher.storage.server_log import ServerLog

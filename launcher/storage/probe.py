@@ -14,7 +14,7 @@ import httpx
 from job.contract.manifest import Link
 from launcher.checkup import Finding, clock_finding, failed
 from launcher.errors import PreconditionFailed, StorageError
-from launcher.loopback import is_loopback
+from launcher.machine.loopback import is_loopback
 from launcher.storage.s3 import LINK_SECONDS_MAX, S3Store
 from launcher.storage.s3_config import S3Config
 

@@ -16,7 +16,7 @@ from botocore.exceptions import BotoCoreError
 from botocore.session import Session
 
 from launcher.errors import UsageError
-from launcher.loopback import is_loopback
+from launcher.machine.loopback import is_loopback
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

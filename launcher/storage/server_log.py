@@ -7,7 +7,7 @@ import re
 from contextlib import suppress
 from pathlib import Path
 
-from launcher.files import keep_end
+from launcher.machine.files import keep_end
 
 OUTPUT_BYTES_MAX = 8 << 20
 LOGS_KEPT = 4

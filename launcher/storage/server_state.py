@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from launcher.errors import StorageError
-from launcher.files import write_atomically
-from launcher.machine import ProcessIdentity
+from launcher.machine.files import write_atomically
+from launcher.machine.processes import ProcessIdentity
 from launcher.storage.local_ports import Ports
 
 NAME = "server.json"

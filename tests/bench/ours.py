@@ -14,9 +14,9 @@ from job.contract.records import ArtefactKind, Receipt
 from launcher.cli.wiring import PULLS_AT_ONCE
 from launcher.dataset.packing import pack
 from launcher.dataset.reading import open_dataset
-from launcher.fetching import fetch_all
-from launcher.home import Home
 from launcher.model import Budget, RunRecord, RunSpec
+from launcher.results.fetching import fetch_all
+from launcher.results.home import Home
 from launcher.storage.s3 import S3Store
 from launcher.storage.s3_config import S3Config
 

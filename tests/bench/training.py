@@ -25,9 +25,9 @@ from job.supervise import minimal_environment
 from job.trainers.base import TrainingTask
 from job.trainers.diffusers import DiffusersTrainer
 from job.unpack import Zip, unpack_dataset
-from launcher.home import Home
 from launcher.manifests import Inheritance, pod_spec
 from launcher.model import Attempt, RunRecord
+from launcher.results.home import Home
 from launcher.settings import example_dir, load_settings
 from launcher.staging import stage
 from launcher.storage.embedded import EmbeddedServer

@@ -28,7 +28,7 @@ from job.contract.records import ArtefactKind, Receipt
 from job.contract.schema import decode
 from launcher.errors import RetrainError
 from launcher.journal import Journal, this_launcher
-from launcher.locking import FileLock
+from launcher.machine.locking import FileLock
 from launcher.model import RunRecord
 from launcher.ports import Store
 from launcher.storage.embedded import EmbeddedServer

@@ -5,10 +5,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from launcher.actions import World
-from launcher.home import Home
 from launcher.journal import Journal
 from launcher.loop import Loop
 from launcher.ports import Pods, Store
+from launcher.results.home import Home
 
 if TYPE_CHECKING:
     from tests.crash.stage import Stage

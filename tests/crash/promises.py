@@ -7,11 +7,11 @@ from typing import Protocol
 
 from job.contract import keys
 from job.contract.schema import decode
-from launcher.budget import spent_at_most
-from launcher.home import Home
 from launcher.model import Phase, RunRecord
+from launcher.money.budget import spent_at_most
 from launcher.outcome import outcome
 from launcher.ports import PodSpec
+from launcher.results.home import Home
 from tests.crash.faults import HARMS_PODS, Fault, Schedule
 from tests.fakes.job import FakeJob, Vouched
 from tests.fakes.pods import Bill, Notes

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
-from launcher import pullback
+from launcher.results import pullback
 from tests.crash.faults import Schedule, schedules
 from tests.crash.launchers import in_this_thread
 from tests.crash.stage import Stage

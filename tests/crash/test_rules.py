@@ -8,6 +8,12 @@ from tests.crash.rules import RULES, Rule
 GUARANTEES = (ROOT / "docs/guarantees.md").read_text()
 
 
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
+def test_every_rule_is_in_the_sources(rule: Rule) -> None:
+    assert (ROOT / rule.file).read_text().count(rule.old) == 1
+    assert (ROOT / rule.caught_by.partition("::")[0]).exists()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
 def test_a_rule_that_is_removed_is_missed(rule: Rule) -> None:

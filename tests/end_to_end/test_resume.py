@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 from job.contract import keys
-from launcher.losses import loss_table
+from launcher.results.losses import loss_table
 from tests.crash.kills import SEED, Command, Site, sha256, until
 from tests.end_to_end.conftest import EPOCHS, OUTPUT, SETTINGS, STEPS_PER_EPOCH
 

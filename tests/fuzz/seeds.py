@@ -7,7 +7,7 @@ import tarfile
 import zipfile
 from collections.abc import Iterator
 
-from launcher.settings_template import template
+from launcher.settings.template import template
 from tests.bad_input.models import base_files, lora
 from tests.bad_input.raw_zip import SYMLINK, Member, raw_zip
 from tests.contract.test_golden import EVENTS, MESSAGES

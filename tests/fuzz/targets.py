@@ -35,9 +35,9 @@ from launcher.plan import run_spec
 from launcher.reconcile import Seen, decide
 from launcher.report.summary import summary
 from launcher.report.text import leaked_lines, overview_text, result_text
+from launcher.results.unpacking import unpack
 from launcher.roster import Roster
 from launcher.settings import load_settings
-from launcher.unpacking import unpack
 from launcher.weights import check_base, check_init_weights
 from tests.bad_input.raw_zip import UTF8, Member, raw_zip
 from tests.fakes.store import START, FakeStore

@@ -11,12 +11,12 @@ from pydantic import SecretStr
 from job.contract.reasons import Reason
 from job.contract.recipe import Recipe, TrainerName
 from launcher.actions import World
-from launcher.canary import Flight, canary_record, fly
-from launcher.home import Home
+from launcher.ending.canary import Flight, canary_record, fly
 from launcher.journal import Journal
 from launcher.model import Budget, Clocks, RunRecord, RunSpec
 from launcher.pods.runpod import RunpodPods, Wanted
 from launcher.pods.runpod_api import RunpodApi, Termination
+from launcher.results.home import Home
 from tests.fakes.job import FakeJob
 from tests.fakes.pods import Notes
 from tests.fakes.store import FakeStore

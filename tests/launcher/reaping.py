@@ -3,9 +3,9 @@
 from contextlib import nullcontext
 from datetime import timedelta
 
+from launcher.ending.reaper import Reaper
 from launcher.model import RunRecord
 from launcher.ports import Pod, PodState
-from launcher.reaper import Reaper
 from tests.fakes.pods import Bill
 from tests.launcher.world import RUN, FakeWorld
 

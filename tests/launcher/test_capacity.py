@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from job.contract.reasons import Reason
-from launcher.choice import FIRST_PAUSE, LONGEST_PAUSE, REFUSALS_MAX, NoChoice, Pause, choose
 from launcher.errors import Exit, PodError
 from launcher.model import Ending, Phase, RunRecord, charged_dollars
+from launcher.money.choice import FIRST_PAUSE, LONGEST_PAUSE, REFUSALS_MAX, NoChoice, Pause, choose
 from launcher.outcome import outcome
 from launcher.ports import Offer
 from launcher.reconcile import Seen, decide

@@ -6,9 +6,9 @@ import pytest
 
 from job.contract import keys
 from job.contract.records import Claim
-from launcher.audit import audited
 from launcher.errors import PodError
 from launcher.model import Attempt, Phase, RunRecord
+from launcher.money.audit import audited
 from launcher.ports import Pod, PodSpec, PodState
 from launcher.report.receipt import receipt
 from launcher.roster import Roster

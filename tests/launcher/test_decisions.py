@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from job.contract.reasons import Reason
 from job.contract.records import ArtefactKind, Claim, Receipt, Score, Scores
-from launcher.budget import spent_at_most, window
 from launcher.cli.view import sparkline
 from launcher.errors import Exit
 from launcher.judgement import AttemptSeen, judge
 from launcher.model import Attempt, Brought, Ending, Missing, Phase, RunRecord, charged_dollars
+from launcher.money.budget import spent_at_most, window
 from launcher.outcome import outcome
 from launcher.selection import learned, select
 from tests.launcher.world import RUN, FakeWorld

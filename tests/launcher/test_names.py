@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from launcher.journal import RECORD_FOLLOWS_SECONDS, this_launcher
-from launcher.machine import ProcessIdentity
+from launcher.machine.processes import ProcessIdentity
 from tests.launcher.world import OUTPUT, FakeWorld
 
 

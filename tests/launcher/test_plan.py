@@ -2,8 +2,8 @@
 
 from launcher.plan import run_spec
 from launcher.settings import Settings
-from launcher.settings_model import Clocks, Provider, Run
-from launcher.settings_pods import Pod
+from launcher.settings.model import Clocks, Provider, Run
+from launcher.settings.pods import Pod
 
 
 def test_a_rented_pod_gets_its_image_and_disk_and_the_providers_lag() -> None:

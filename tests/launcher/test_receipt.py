@@ -8,17 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from job.contract.reasons import Reason
-from launcher.audit import audited
-from launcher.billing import APART, SETTLED_AFTER, SETTLES_AFTER, Bill, billed
 from launcher.errors import PodError
 from launcher.model import Ending, Phase, RunRecord
-from launcher.pace import Pace
+from launcher.money.audit import audited
+from launcher.money.billing import APART, SETTLED_AFTER, SETTLES_AFTER, Bill, billed
+from launcher.money.pace import Pace
 from launcher.report.receipt import receipt, receipt_lines
 from launcher.report.summary import summary
 from launcher.report.text import result_text
 from tests.fakes.pods import Notes
+from tests.launcher.money.test_forecast import night, working
 from tests.launcher.test_decisions import attempt
-from tests.launcher.test_forecast import night, working
 from tests.launcher.world import RUN, FakeWorld
 
 GONE = datetime(2026, 1, 1, 6, tzinfo=UTC)

@@ -6,10 +6,10 @@ from pathlib import Path
 from job.contract.manifest import EvaluationPlan, InputRole, SamplePrompt
 from job.contract.recipe import Recipe, TrainerName
 from launcher.actions import World
-from launcher.home import Home
 from launcher.journal import Journal
 from launcher.loop import Loop
 from launcher.model import Budget, Clocks, InputFile, RunRecord, RunSpec
+from launcher.results.home import Home
 from tests.fakes.pods import FakeClock, FakePods, Notes
 from tests.fakes.store import FakeStore
 

@@ -2,9 +2,9 @@
 
 from typing import TYPE_CHECKING
 
-from launcher.budget import spent_at_most
 from launcher.errors import Exit
 from launcher.model import Phase, RunRecord
+from launcher.money.budget import spent_at_most
 from launcher.outcome import outcome
 from launcher.report.summary import exit_code
 from launcher.report.text import leaked_lines

@@ -10,13 +10,13 @@ from pydantic import SecretStr
 
 from launcher.actions import World
 from launcher.errors import PodError
-from launcher.home import Home
 from launcher.journal import Journal
 from launcher.loop import Loop
 from launcher.pods.runpod import RunpodPods, Wanted
 from launcher.pods.runpod_account import Balance
 from launcher.pods.runpod_api import RunpodApi
 from launcher.ports import Clock, Pods, Store
+from launcher.results.home import Home
 from tests.crash.launchers import Killed, Port
 from tests.crash.promises import RECORD
 

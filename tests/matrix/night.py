@@ -6,11 +6,11 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from launcher.ending.reaper import Reaper
+from launcher.ending.watchdog import Watchdog
 from launcher.errors import RetrainError
 from launcher.journal import Journal
 from launcher.ports import Clock
-from launcher.reaper import Reaper
-from launcher.watchdog import Watchdog
 from tests.crash.faults import SECONDS, Schedule, Strike
 from tests.crash.faults import Fault as Blow
 from tests.crash.launchers import Killed

@@ -9,7 +9,7 @@ import os
 
 import pytest
 
-from launcher import pullback
+from launcher.results import pullback
 from tests.crash.launchers import in_this_thread
 from tests.matrix.cases import Case, by_name, kills
 from tests.matrix.faults import FAULTS, Fault

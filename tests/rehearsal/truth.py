@@ -8,8 +8,8 @@ from job.contract import keys
 from job.contract.events import Prepared, decode_log
 from job.contract.records import ArtefactKind
 from job.contract.schema import ContractError, decode
-from launcher.budget import spent_at_most
 from launcher.model import Phase, RunRecord
+from launcher.money.budget import spent_at_most
 from tests.rehearsal.faults import Mishap
 from tests.rehearsal.night import CAP_DOLLARS, EPOCHS, OUTPUT, Night
 from tests.simulators.runpod import Operation

@@ -6,13 +6,13 @@ import pytest
 from pydantic import SecretStr
 
 from launcher.cli.providers import pods_of
-from launcher.clock import SystemClock
+from launcher.machine.clock import SystemClock
 from launcher.pods.runpod import RunpodPods, Wanted
 from launcher.pods.runpod_api import RunpodApi
 from launcher.ports import PodSpec
 from launcher.settings import Settings
-from launcher.settings_model import Provider, Run
-from launcher.settings_pods import Pod, Runpod
+from launcher.settings.model import Provider, Run
+from launcher.settings.pods import Pod, Runpod
 from tests.simulators.asking import A40
 from tests.simulators.runpod import Simulator
 from tests.simulators.runpod.ledger import HOURS_PER_MONTH

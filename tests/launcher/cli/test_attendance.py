@@ -9,12 +9,12 @@ from job.contract import keys
 from job.contract.schema import decode
 from launcher.cli.attendance import require_watched
 from launcher.cli.root import execute
+from launcher.ending.unattended import ReaperBeat, fingerprint
 from launcher.errors import Exit, Leaked, ObjectMissing, UsageError
 from launcher.model import RunRecord
 from launcher.settings import Settings
-from launcher.settings_model import Provider, Run
+from launcher.settings.model import Provider, Run
 from launcher.storage.s3 import S3Store
-from launcher.unattended import ReaperBeat, fingerprint
 from tests.fakes.pods import Notes
 from tests.fakes.store import FakeStore
 from tests.simulators.runpod import Operation, Simulator, Trouble

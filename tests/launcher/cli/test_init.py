@@ -9,8 +9,8 @@ import pytest
 from launcher.cli.root import execute
 from launcher.errors import Exit
 from launcher.settings import Settings, load_settings
-from launcher.settings_model import Clocks
-from launcher.settings_template import field_docs, sections, template
+from launcher.settings.model import Clocks
+from launcher.settings.template import field_docs, sections, template
 
 DOCS = Path(__file__).parents[3] / "docs" / "settings.md"
 

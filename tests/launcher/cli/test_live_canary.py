@@ -17,10 +17,10 @@ import pytest
 
 from launcher.cli.attendance import demand_of
 from launcher.cli.root import execute
+from launcher.ending.unattended import require_proof
 from launcher.naming import PodName
 from launcher.settings import load_settings
 from launcher.storage.s3 import S3Store
-from launcher.unattended import require_proof
 from tests.simulators.runpod import KeyRights, Pod, ProcessPod, Simulator, Timing
 
 pytestmark = pytest.mark.slow
@@ -42,7 +42,7 @@ def quick(place: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Itera
     """Short clocks; and no watchdog is left when the test is over."""
     for name, seconds in {"CREATE_LAG": 2, "POLL": 0.5, "LEASE": 10}.items():
         monkeypatch.setenv(f"RETRAIN_CLOCKS__{name}", str(seconds))
-    monkeypatch.setattr("launcher.canary_watch.PATIENCE_SECONDS", 12.0)
+    monkeypatch.setattr("launcher.ending.canary_watch.PATIENCE_SECONDS", 12.0)
     yield
     for process in watchdogs(tmp_path):
         process.kill()

@@ -10,7 +10,7 @@ from launcher.cli import options
 from launcher.cli.options import FLAGS, SettingsFlags, settings_options
 from launcher.errors import Exit, UsageError
 from launcher.settings import Settings
-from launcher.settings_template import sections
+from launcher.settings.template import sections
 
 MANUAL_PAGE = {
     "training_zip": "data.zip",

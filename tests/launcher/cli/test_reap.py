@@ -15,8 +15,8 @@ import pytest
 from job.contract import keys
 from launcher.cli import root
 from launcher.cli.reap import reaper_of
+from launcher.ending.leaks import LeakNotes
 from launcher.errors import Exit, Leaked
-from launcher.leaks import LeakNotes
 from launcher.naming import PodName
 from launcher.settings import load_settings
 from tests.fakes.pods import FakePods, Notes

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from launcher.cli.watch import dismiss_watchdog, environment, guard
-from launcher.machine import ProcessIdentity
+from launcher.machine.processes import ProcessIdentity
 from launcher.model import Phase
 from launcher.settings import load_settings
 from tests.fakes.pods import Notes

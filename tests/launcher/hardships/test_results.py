@@ -6,17 +6,17 @@ from collections.abc import Sequence
 
 import pytest
 
-from launcher import pullback
 from launcher.errors import (
     Exit,
     LocalDiskError,
     StorageError,
 )
-from launcher.locking import FileLock
 from launcher.loop import Loop
+from launcher.machine.locking import FileLock
 from launcher.model import Phase
 from launcher.outcome import outcome
 from launcher.ports import Stored
+from launcher.results import pullback
 from tests.launcher.world import OUTPUT, RUN, FakeWorld
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from launcher.checkup import Finding
 from launcher.errors import UsageError
-from launcher.machine import ProcessIdentity
+from launcher.machine.processes import ProcessIdentity
 from launcher.storage import checkup, weed
 from launcher.storage.checkup import SERVER, check_leftovers, check_up
 from launcher.storage.embedded import EmbeddedServer

@@ -17,8 +17,8 @@ import psutil
 import pytest
 
 from launcher.errors import LocalDiskError, StorageError, UsageError
-from launcher.locking import FileLock
-from launcher.machine import ProcessIdentity
+from launcher.machine.locking import FileLock
+from launcher.machine.processes import ProcessIdentity
 from launcher.storage import embedded, launching, server_log, weed
 from launcher.storage.embedded import EmbeddedServer
 from launcher.storage.local_bucket import MARKER

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from launcher.errors import StorageError
-from launcher.machine import ProcessIdentity
+from launcher.machine.processes import ProcessIdentity
 from launcher.storage import daemons, launching, weed
 from launcher.storage.checkup import check_up
 from launcher.storage.embedded import EmbeddedServer

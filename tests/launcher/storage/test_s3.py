@@ -15,7 +15,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from launcher.errors import IntegrityError, PreconditionFailed, StorageError, UsageError
-from launcher.loopback import is_loopback
+from launcher.machine.loopback import is_loopback
 from launcher.storage import s3_reading
 from launcher.storage.s3 import S3Store, end_of
 from launcher.storage.s3_config import S3Config

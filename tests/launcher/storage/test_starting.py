@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from launcher.errors import RetrainError, StorageError, UsageError
-from launcher.machine import ProcessIdentity
+from launcher.machine.processes import ProcessIdentity
 from launcher.storage import daemons, local_ports, weed
 from launcher.storage.embedded import EmbeddedServer
 from launcher.storage.launching import Launch
