@@ -48,7 +48,7 @@ def require_startable(settings: Settings) -> None:
     if not settings.pod.image:
         raise UsageError(
             f"provider {settings.run.provider.value} needs a training image",
-            next_step="set pod.image to the image that `make push` printed",
+            next_step="set pod.image to it, best with its digest: registry/name@sha256:...",
         )
     if settings.run.provider is not Provider.RUNPOD:
         return
@@ -70,13 +70,18 @@ def require_startable(settings: Settings) -> None:
 def make_ready(settings: Settings, pods: Pods, say: Callable[[str], None]) -> None:
     """Do what a first pod needs and nothing is charged for, such as to pull an image, before a run begins.
 
-    Raises UsageError or PodError when no pod of this provider could start.
+    Raises UsageError or PodError when no pod of this provider could start, or not the one that is meant.
     """
     if settings.run.provider is Provider.DOCKER:
         from launcher.pods.docker import DockerPods
 
         assert isinstance(pods, DockerPods)
         pods.prepare(settings.pod.image, say)
+    if settings.run.provider is Provider.RUNPOD:
+        from launcher.pods.runpod import RunpodPods
+
+        assert isinstance(pods, RunpodPods)
+        pods.check_wanted()
 
 
 def runpod_key(settings: Settings) -> SecretStr:

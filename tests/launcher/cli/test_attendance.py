@@ -95,3 +95,13 @@ def test_a_leak_of_a_detached_start_is_shown_by_later_commands(
     capsys.readouterr()
     execute(["doctor"])
     assert "LEAKED: pod 1" in capsys.readouterr().err
+
+
+def test_a_gpu_that_runpod_does_not_have_is_no_silent_choice_of_another(
+    place: None, cloud: Simulator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--preset", "tinypunks", "--set", "runpod.gpus=NVIDIA A4O, NVIDIA L40S"]
+    assert execute(["run", *flags]) == Exit.USAGE
+    told = capsys.readouterr().err
+    assert "no GPU type 'NVIDIA A4O'; is it 'NVIDIA A40'?" in told and "runpod.gpus" in told
+    assert not cloud.pods
