@@ -15,7 +15,7 @@ from contextlib import suppress
 
 import click
 
-from launcher.cli.signals import heed, interrupted_code
+from launcher.cli.signals import asked_lately, heed, interrupted_code
 from launcher.errors import Exit, RetrainError
 
 PROGRAM = "retrain"
@@ -116,6 +116,9 @@ def execute(arguments: Sequence[str]) -> int:
         _complain("interrupted", "")
         return interrupted_code(exc)
     except Exception as exc:  # noqa: BLE001 - the last resort; everything expected was translated before
+        if (asked := asked_lately()) is not None:
+            _complain("interrupted", "")
+            return interrupted_code(asked)
         if _nobody_reads(exc):
             return _PIPE_CLOSED
         _report_crash(exc, debug=debug)

@@ -137,6 +137,16 @@ def test_a_failed_list_is_no_absence_however_much_time_passes(fake: FakeWorld) -
     assert ended is not None and ended.reason is Reason.POD_GONE
 
 
+def test_a_provider_that_fails_shows_no_absence_of_a_pod_that_has_not_claimed_yet(fake: FakeWorld) -> None:
+    fake.start()
+    fake.loop().once(RUN)
+    fake.later(5 * LAG)
+    fake.pods.silent = True
+    assert fake.loop().once(RUN).attempts[0].open
+    fake.pods.silent = False
+    assert fake.loop().once(RUN).attempts[0].open and len(fake.pods.existing) == 1
+
+
 MOMENTS = st.integers(-30, 200)
 
 
