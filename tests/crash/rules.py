@@ -144,8 +144,8 @@ RULES = (
     Rule(
         "an error is no absence",
         "launcher/observe.py",
-        "            return None\n\n    def _stored",
-        "            return ()\n\n    def _stored",
+        "            return None\n\n    def _claimed",
+        "            return ()\n\n    def _claimed",
         "tests/launcher/test_roster.py",
     ),
     Rule(
