@@ -178,9 +178,13 @@ class Journal:
         if held.lost:
             return
         with suppress(RetrainError):
-            # Who leaves in the middle of a write does not know which of two records is there.
-            self._reread(held)
-            self._put(held, held.record.model_copy(update={"lease": None}))
+            for _ in range(CONFLICTS_MAX):
+                # Who leaves in the middle of a write does not know which of two records is there, nor whether
+                # that write is still on its way.
+                self._reread(held)
+                with suppress(PreconditionFailed):
+                    self._put(held, held.record.model_copy(update={"lease": None}))
+                    return
 
     def request_cancel(self, run_id: str) -> RunRecord:
         """Write the wish to cancel, whoever holds the lease. Returns the record with it."""

@@ -362,3 +362,23 @@ def test_a_second_pod_of_the_same_name_is_ended_while_the_first_works_on(fake: F
     record = fake.loop().drive(RUN)
     assert record.phase is Phase.DONE and fake.pods.terminated == ["pod-2", "pod-1"]
     assert_nothing_left(fake, record)
+
+
+def test_a_write_that_was_broken_off_and_comes_late_does_not_keep_the_lease(
+    fake: FakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake.start()
+    journal, get = fake.journal(), fake.store.get
+    held = journal.acquire(RUN)
+    underway = [held.record.model_copy(update={"cancel_requested": True})]
+
+    def overtaken(key: str) -> tuple[bytes, str]:
+        found = get(key)
+        if underway:
+            fake.store.put(key, underway.pop().encode())
+        return found
+
+    monkeypatch.setattr(fake.store, "get", overtaken)
+    journal.release(held)
+    record = fake.journal().read(RUN)
+    assert record.lease is None and record.cancel_requested
