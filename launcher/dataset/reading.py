@@ -62,11 +62,6 @@ class Dataset:
         """Size of all paired images together."""
         return sum(pair.image.bytes for pair in self.pairs)
 
-    @property
-    def caption_bytes(self) -> int:
-        """Size of all paired captions together."""
-        return sum(pair.caption_file.bytes for pair in self.pairs)
-
     def read(self, entry: Entry) -> bytes:
         """Return a file's bytes, unchanged. Raises DatasetError when the package is damaged there."""
         return self._source.read(entry)
